@@ -1,0 +1,505 @@
+"""The compressor as a scikit-learn estimator: fit, transform, encode and their inverses."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+
+from embedpress.autoencoder.neighbors import Neighborhoods, neighbor_lists
+from embedpress.autoencoder.network import InputScale, ResidualMap, Tower
+from embedpress.autoencoder.quantizer import AdditiveQuantizer
+from embedpress.autoencoder.start import principal_axes, residual_codebooks, rotation
+from embedpress.autoencoder.trainer import Record, TrainerOptions, Validation, train_tower
+from embedpress.errors import InputError, UsageError
+from embedpress.vectors import check_codes, check_vectors
+
+Floats = NDArray[np.float32]
+Progress = Callable[[str, int, int], None]
+
+METRICS = ("cosine", "ip", "l2")
+NEIGHBORS = 64
+"""True neighbours of a seed that make a neighbourhood."""
+
+
+class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Autoencoder that compresses embeddings to latents and codes and keeps their neighbours.
+
+    Two towers are trained, one for latents (floats) and one for codes (bytes). Each starts
+    at the best linear answer (PCA; a balanced rotation with k-means codebooks) and leaves it
+    by a residual network trained to keep every vector's neighbour distribution.
+
+    Parameters
+    ----------
+    n_components : int or None, default 64
+        Dimensions of a latent, fewer than the embeddings'. None trains no latents.
+    code_size : int or None, default 32
+        Bytes of a code. None trains no codes.
+    metric : {"cosine", "ip", "l2"}, default "cosine"
+        What "near" means among the embeddings.
+    hidden_sizes : sequence of int, default (1024,)
+        Hidden layers of each residual network; empty for a purely linear compressor.
+    dropout : float, default 0
+        Share of hidden units dropped while training.
+    batch_norm : bool, default False
+        Batch normalisation of the hidden layers.
+    noise, mask : float, default 0
+        Denoising: inputs get Gaussian noise of `noise` times their norm and lose a share
+        `mask` of their entries, targets stay clean (Vincent et al., "Extracting and
+        Composing Robust Features with Denoising Autoencoders", 2008).
+    groups : int or None, default None
+        Slices of the code's latent with codebooks of their own; `code_size` must be a
+        multiple. `code_size` groups make a product quantizer, one group a residual
+        quantizer. None chooses.
+    epochs : int, default 30
+        Passes over the training vectors, for each tower.
+    time_budget : float or None, default None
+        Seconds for both towers; the learning rate falls to its end within it. With a
+        budget two runs differ, since a clock decides.
+    learning_rate, weight_decay : float
+        Of AdamW, for the residual networks and the codebooks.
+    temperature : float, default 0.05
+        Of the teacher's neighbour distribution, in units of the mean squared norm.
+    reconstruction_weight, commitment_weight : float, default 1 and 1
+        Of the reconstruction error and of the pull between latents and codewords.
+    monitor : {"recall", "loss"}, default "recall"
+        Held-out recall@10 or training loss decides which weights are kept.
+    patience : int or None, default None
+        Evaluations without a better figure before training stops; None never stops early.
+    validation_fraction : float, default 0.05
+        Share of the vectors held out as queries, at most 2,000 of them.
+    max_samples : int, default 100000
+        Train on a random sample of at most so many vectors.
+    seed : int, default 0
+    device : str, default "cpu"
+    num_threads : int or None, default None
+        Threads of this estimator's calls; None leaves the process's setting alone.
+
+    Attributes
+    ----------
+    latent_tower_, code_tower_ : Tower or None
+    scale_ : InputScale
+    history_ : dict of str to list of dict
+        For "latents" and "codes" one record an evaluation: step, seconds, loss and its
+        parts, held-out recall@10.
+    n_features_in_ : int
+        Dimensions of the embeddings.
+
+    Examples
+    --------
+    >>> compressor = Compressor(n_components=32, code_size=16).fit(embeddings)  # doctest: +SKIP
+    >>> codes = compressor.encode(embeddings)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        n_components: int | None = 64,
+        code_size: int | None = 32,
+        *,
+        metric: str = "cosine",
+        hidden_sizes: Sequence[int] = (1024,),
+        dropout: float = 0.0,
+        batch_norm: bool = False,
+        noise: float = 0.0,
+        mask: float = 0.0,
+        groups: int | None = None,
+        epochs: int = 30,
+        time_budget: float | None = None,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.0,
+        temperature: float = 0.05,
+        reconstruction_weight: float = 1.0,
+        commitment_weight: float = 1.0,
+        monitor: str = "recall",
+        patience: int | None = None,
+        validation_fraction: float = 0.05,
+        max_samples: int = 100_000,
+        seed: int = 0,
+        device: str = "cpu",
+        num_threads: int | None = None,
+    ) -> None:
+        self.n_components = n_components
+        self.code_size = code_size
+        self.metric = metric
+        self.hidden_sizes = hidden_sizes
+        self.dropout = dropout
+        self.batch_norm = batch_norm
+        self.noise = noise
+        self.mask = mask
+        self.groups = groups
+        self.epochs = epochs
+        self.time_budget = time_budget
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.temperature = temperature
+        self.reconstruction_weight = reconstruction_weight
+        self.commitment_weight = commitment_weight
+        self.monitor = monitor
+        self.patience = patience
+        self.validation_fraction = validation_fraction
+        self.max_samples = max_samples
+        self.seed = seed
+        self.device = device
+        self.num_threads = num_threads
+
+    # -- training ---------------------------------------------------------------------
+
+    def fit(self, X: ArrayLike, y: object = None, *, progress: Progress | None = None) -> Compressor:
+        """Train both towers from their linear starts.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Embeddings; floats of any width, checked and read as float32.
+        y : ignored
+        progress : callable, optional
+            Called with the tower's name, the steps done and the steps planned.
+
+        Returns
+        -------
+        Compressor
+            Itself.
+
+        Raises
+        ------
+        InputError
+            Embeddings with NaN, infinity, zero vectors under cosine, or too few rows.
+        UsageError
+            An option that cannot be.
+        """
+        x = check_vectors(np.asarray(X), metric=self.metric)
+        self._check_options(x.shape[1])
+        with self._threads():
+            self.n_features_in_ = x.shape[1]
+            norms = np.einsum("ij,ij->i", x, x, dtype=np.float64)
+            scale = float(np.sqrt(norms.mean())) if self.metric != "cosine" else 1.0
+            self.scale_ = InputScale(self.metric, scale or 1.0)
+            unit = self._sample(x)
+            torch.manual_seed(self.seed)
+            train, validation = self._split(unit)
+            self.latent_tower_ = self._start_latents(train) if self.n_components else None
+            self.code_tower_ = self._start_codes(train) if self.code_size else None
+            self.history_: dict[str, list[Record]] = {}
+            self._train(train, validation, progress)
+        return self
+
+    def partial_fit(
+        self, X: ArrayLike, y: object = None, *, progress: Progress | None = None
+    ) -> Compressor:
+        """Continue training on `X` for `epochs` more, from the present weights.
+
+        Parameters and errors as in :meth:`fit`; the first call is :meth:`fit`.
+        """
+        if not hasattr(self, "scale_"):
+            return self.fit(X, progress=progress)
+        x = check_vectors(np.asarray(X), dim=self.n_features_in_, metric=self.metric)
+        with self._threads():
+            train, validation = self._split(self._sample(x))
+            self._train(train, validation, progress)
+        return self
+
+    def _train(
+        self, train: Floats, validation: Validation | None, progress: Progress | None
+    ) -> None:
+        towers = [
+            (name, tower)
+            for name, tower in (("latents", self.latent_tower_), ("codes", self.code_tower_))
+            if tower is not None
+        ]
+        k = min(NEIGHBORS, len(train))
+        neighborhoods = Neighborhoods(
+            neighbor_lists(train, k, metric=self.metric), seeds=16, anchors=512
+        )
+        device = torch.device(self.device)
+        for name, tower in towers:
+            tower.to(device)
+            records = train_tower(
+                tower,
+                train,
+                neighborhoods,
+                validation,
+                self._trainer_options(len(towers)),
+                device=device,
+                on_step=None if progress is None else _named(progress, name),
+            )
+            self.history_.setdefault(name, []).extend(records)
+
+    def _start_latents(self, train: Floats) -> Tower:
+        assert self.n_components is not None
+        axes, mean, _ = principal_axes(train, self.n_components)
+        return self._tower(axes, mean, None)
+
+    def _start_codes(self, train: Floats) -> Tower:
+        assert self.code_size is not None
+        groups = self.code_groups()
+        width = min(train.shape[1], max(512, groups)) // groups * groups
+        axes, mean = rotation(train, width, groups)
+        z = np.ascontiguousarray((train - mean) @ axes.T)
+        books = residual_codebooks(z, self.code_size // groups, groups, seed=self.seed)
+        return self._tower(axes, mean, AdditiveQuantizer(torch.from_numpy(books)))
+
+    def _tower(self, axes: Floats, mean: Floats, quantizer: AdditiveQuantizer | None) -> Tower:
+        weight, centre = torch.from_numpy(axes), torch.from_numpy(mean)
+        shift = -(weight @ centre)
+        # An inner product with a query needs the query uncentred, a distance centred alike.
+        query_shift = shift if self.metric == "l2" else torch.zeros_like(shift)
+        options: dict[str, Any] = {
+            "hidden_sizes": tuple(self.hidden_sizes),
+            "dropout": self.dropout,
+            "batch_norm": self.batch_norm,
+        }
+        return Tower(
+            ResidualMap(weight, shift, **options),
+            ResidualMap(weight, query_shift, **options),
+            ResidualMap(weight.T, centre, **options),
+            quantizer,
+        )
+
+    def code_groups(self) -> int:
+        """Slices of the code's latent: `groups`, or what suits `code_size` where None."""
+        assert self.code_size is not None
+        if self.groups is not None:
+            return self.groups
+        return self.code_size
+
+    def _sample(self, x: Floats) -> Floats:
+        if len(x) > self.max_samples:
+            rows = np.random.default_rng(self.seed).permutation(len(x))[: self.max_samples]
+            x = x[np.sort(rows)]
+        return self.scale_(torch.from_numpy(x)).numpy()  # type: ignore[no-any-return]
+
+    def _split(self, unit: Floats) -> tuple[Floats, Validation | None]:
+        held_out = min(int(len(unit) * self.validation_fraction), 2000)
+        if held_out < 10:
+            return unit, None
+        order = np.random.default_rng(self.seed + 1).permutation(len(unit))
+        train = np.ascontiguousarray(unit[np.sort(order[held_out:])])
+        base = train[:20_000]
+        return train, Validation(base, unit[order[:held_out]], metric=self.metric)
+
+    def _trainer_options(self, n_towers: int) -> TrainerOptions:
+        return TrainerOptions(
+            metric=self.metric,
+            epochs=self.epochs,
+            time_budget=None if self.time_budget is None else self.time_budget / n_towers,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            temperature=self.temperature,
+            reconstruction_weight=self.reconstruction_weight,
+            commitment_weight=self.commitment_weight,
+            noise=self.noise,
+            mask=self.mask,
+            monitor=self.monitor,
+            patience=self.patience,
+            seed=self.seed,
+        )
+
+    def _check_options(self, dim: int) -> None:
+        if self.n_components is None and self.code_size is None:
+            raise UsageError("nothing to train: give n_components, code_size or both")
+        if self.n_components is not None and not 1 <= self.n_components < dim:
+            raise UsageError(
+                f"n_components={self.n_components} must lie between 1 and {dim - 1}, "
+                f"below the embeddings' {dim} dimensions"
+            )
+        if self.code_size is not None:
+            groups = self.code_groups()
+            if not 1 <= self.code_size <= 4 * dim:
+                raise UsageError(
+                    f"code_size={self.code_size} must lie between 1 and the {4 * dim} bytes "
+                    "of an embedding"
+                )
+            if groups < 1 or self.code_size % groups or groups > dim:
+                raise UsageError(
+                    f"groups={groups} must divide code_size={self.code_size} and be at most "
+                    f"the embeddings' {dim} dimensions"
+                )
+        if self.monitor not in ("recall", "loss"):
+            raise UsageError(f"monitor={self.monitor!r} must be 'recall' or 'loss'")
+        shares = {"dropout": self.dropout, "mask": self.mask}
+        for name, value in {**shares, "validation_fraction": self.validation_fraction}.items():
+            if not 0 <= value < 1:
+                raise UsageError(f"{name}={value} must lie in [0, 1)")
+        for name in ("noise", "weight_decay", "reconstruction_weight", "commitment_weight"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise UsageError(f"{name}={getattr(self, name)} must be zero or more")
+        for name in ("temperature", "learning_rate"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise UsageError(f"{name}={getattr(self, name)} must be more than zero")
+        if self.epochs < 0 or (self.time_budget is not None and self.time_budget <= 0):
+            raise UsageError("epochs must be zero or more, time_budget more than zero seconds")
+        if any(hidden < 1 for hidden in self.hidden_sizes):
+            raise UsageError(f"hidden_sizes={tuple(self.hidden_sizes)} must all be 1 or more")
+
+    # -- use --------------------------------------------------------------------------
+
+    def transform(self, X: ArrayLike) -> Floats:
+        """Latents of embeddings.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+
+        Returns
+        -------
+        ndarray of shape (n, n_components), float32
+        """
+        tower = self._need("latent_tower_", "n_components")
+        return self._run(lambda x: tower.encoder(self.scale_(x)), self._embeddings(X))
+
+    def inverse_transform(self, Z: ArrayLike) -> Floats:
+        """Embeddings restored from latents; under cosine at about norm 1.
+
+        Parameters
+        ----------
+        Z : array-like of shape (n, n_components)
+
+        Returns
+        -------
+        ndarray of shape (n, d), float32
+        """
+        tower = self._need("latent_tower_", "n_components")
+        latents = check_vectors(np.asarray(Z), dim=tower.width, what="latents")
+        return self._run(lambda z: self.scale_.restore(tower.decoder(z)), latents)
+
+    def transform_queries(self, X: ArrayLike) -> Floats:
+        """Query latents, to be scored against :meth:`transform`'s latents by the metric.
+
+        Returns
+        -------
+        ndarray of shape (n, n_components), float32
+        """
+        tower = self._need("latent_tower_", "n_components")
+        return self._run(lambda x: tower.query_encoder(self.scale_(x)), self._embeddings(X))
+
+    def encode(self, X: ArrayLike) -> NDArray[np.uint8]:
+        """Codes of embeddings.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+
+        Returns
+        -------
+        ndarray of shape (n, code_size), uint8
+        """
+        tower, quantizer = self._need_codes()
+        codes = self._run(
+            lambda x: quantizer.assign(tower.encoder(self.scale_(x))), self._embeddings(X)
+        )
+        return codes.astype(np.uint8)
+
+    def decode(self, codes: ArrayLike) -> Floats:
+        """Embeddings restored from codes; under cosine at about norm 1.
+
+        Parameters
+        ----------
+        codes : array-like of shape (n, code_size), uint8
+
+        Returns
+        -------
+        ndarray of shape (n, d), float32
+        """
+        tower, quantizer = self._need_codes()
+        checked = check_codes(np.asarray(codes), code_size=quantizer.code_size).astype(np.int64)
+        return self._run(
+            lambda c: self.scale_.restore(tower.decoder(quantizer.lookup(c))), checked
+        )
+
+    def encode_queries(self, X: ArrayLike) -> Floats:
+        """Queries as FAISS's scan of the codes takes them, never quantized.
+
+        Returns
+        -------
+        ndarray of shape (n, code_size * slice), float32
+        """
+        tower, quantizer = self._need_codes()
+        return self._run(
+            lambda x: quantizer.expand_queries(tower.query_encoder(self.scale_(x))),
+            self._embeddings(X),
+        )
+
+    def score(self, X: ArrayLike, y: object = None) -> float:
+        """recall@10 of compressed search among the rows of `X`, each asked for its neighbours.
+
+        Codes are judged where they were trained, else latents; at most 1,000 rows ask.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+        y : ignored
+
+        Returns
+        -------
+        float
+            In [0, 1]; the row itself is left out of both sides.
+        """
+        from embedpress.autoencoder.judge import leave_one_out_recall
+
+        check_is_fitted(self, "scale_")
+        x = self._embeddings(X)
+        if self.code_tower_ is not None:
+            _, quantizer = self._need_codes()
+            stored = self._run(quantizer.lookup, self.encode(x).astype(np.int64))
+            queries = self._run(
+                lambda q: self.code_tower_.query_encoder(self.scale_(q)), x
+            )
+        else:
+            stored, queries = self.transform(x), self.transform_queries(x)
+        unit = self._run(self.scale_, x)
+        return leave_one_out_recall(unit, stored, queries, metric=self.metric, seed=self.seed)
+
+    # -- shared -----------------------------------------------------------------------
+
+    @property
+    def _n_features_out(self) -> int:
+        return self._need("latent_tower_", "n_components").width
+
+    def _embeddings(self, X: ArrayLike) -> Floats:
+        check_is_fitted(self, "scale_")
+        return check_vectors(np.asarray(X), dim=self.n_features_in_, metric=self.metric)
+
+    def _need(self, attribute: str, option: str) -> Tower:
+        check_is_fitted(self, "scale_")
+        tower = getattr(self, attribute)
+        if tower is None:
+            raise InputError(f"this compressor was trained with {option}=None: fit it with one")
+        return tower  # type: ignore[no-any-return]
+
+    def _need_codes(self) -> tuple[Tower, AdditiveQuantizer]:
+        tower = self._need("code_tower_", "code_size")
+        assert tower.quantizer is not None
+        return tower, tower.quantizer
+
+    def _run(
+        self, function: Callable[[torch.Tensor], torch.Tensor], x: NDArray[Any], rows: int = 4096
+    ) -> NDArray[Any]:
+        device = torch.device(self.device)
+        with self._threads(), torch.inference_mode():
+            blocks = [
+                function(torch.from_numpy(x[i : i + rows]).to(device)).cpu().numpy()
+                for i in range(0, len(x), rows)
+            ]
+        return np.ascontiguousarray(np.concatenate(blocks))
+
+    @contextlib.contextmanager
+    def _threads(self) -> Iterator[None]:
+        if self.num_threads is None:
+            yield
+            return
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.num_threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def _named(progress: Progress, name: str) -> Callable[[int, int], None]:
+    return lambda done, total: progress(name, done, total)

@@ -1,0 +1,69 @@
+"""Fit a compressor on a dataset on disk and save it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embedpress.autoencoder.estimator import Compressor, Progress
+from embedpress.autoencoder.pretrained import save
+from embedpress.errors import InputError, UsageError
+from embedpress.vectors import open_vectors
+from embedpress.vectors.holdout import held_out
+
+
+def fit(
+    source: str | Path,
+    out: str | Path,
+    compressor: Compressor,
+    *,
+    column: str | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Train `compressor` on the embeddings of `source` and write its folder.
+
+    About one row in twenty (decided by its id) is left out, so that
+    :func:`embedpress.evaluate` can ask with queries that training never saw.
+
+    Parameters
+    ----------
+    source : str or Path
+        Embeddings; see :func:`embedpress.open_vectors`, also for `column`.
+    out : str or Path
+        The folder to write.
+    compressor : Compressor
+        Not yet fitted; its `max_samples` bounds the rows that are read.
+    progress : callable, optional
+        Called with the tower's name, the steps done and the steps planned.
+
+    Returns
+    -------
+    dict
+        config.json of the folder.
+
+    Raises
+    ------
+    UsageError, InputError, FormatError
+        For options or embeddings that cannot be used.
+    ExportError
+        If an ONNX graph does not give the trained network's results.
+    """
+    if Path(out).exists() and not Path(out).is_dir():
+        raise UsageError(f"{out} is a file: give a folder to write to")
+    plain = not Path(source).is_dir()
+    vectors = open_vectors(source, metric=compressor.metric if plain else None, column=column)
+    if vectors.kind != "embeddings":
+        raise InputError(f"{source} holds {vectors.kind}: fit on the embeddings themselves")
+    batch = vectors.read(compressor.max_samples, seed=compressor.seed, columns=())
+    kept = ~held_out(batch.ids)
+    if not kept.any():
+        kept[:] = True
+    compressor.fit(np.ascontiguousarray(batch.vectors[kept]), progress=progress)
+    manifest = vectors.manifest
+    about: dict[str, Any] = {"rows": vectors.count, "rows trained on": int(kept.sum())}
+    if manifest is not None:
+        about["extractor"] = manifest.model
+        about["pooling"] = manifest.pooling
+    return save(compressor, out, source=about)

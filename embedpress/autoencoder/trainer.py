@@ -1,0 +1,286 @@
+"""One training run of one tower: batches, steps, held-out recall, the best weights kept."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import faiss
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from embedpress.autoencoder.losses import neighbor_distillation, reconstruction, similarity
+from embedpress.autoencoder.neighbors import Neighborhoods
+from embedpress.autoencoder.network import Tower
+
+Record = dict[str, Any]
+"""One line of a training history."""
+
+
+@dataclass(frozen=True)
+class TrainerOptions:
+    """What a training run is told; see :class:`embedpress.Compressor` for each."""
+
+    metric: str
+    epochs: int
+    time_budget: float | None
+    learning_rate: float
+    weight_decay: float
+    temperature: float
+    reconstruction_weight: float
+    commitment_weight: float
+    noise: float
+    mask: float
+    monitor: str
+    patience: int | None
+    seed: int
+
+
+class Validation:
+    """Held-out queries against a fixed base, by the embeddings' own neighbours.
+
+    Parameters
+    ----------
+    base : ndarray of shape (n, d), float32
+        At unit scale.
+    queries : ndarray of shape (m, d), float32
+        None of them in `base`.
+    metric : {"cosine", "ip", "l2"}
+    k : int
+        Neighbours that count.
+    """
+
+    def __init__(
+        self, base: NDArray[np.float32], queries: NDArray[np.float32], *, metric: str, k: int = 10
+    ) -> None:
+        self.base, self.queries = base, queries
+        self.k = min(k, len(base))
+        self.kind = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
+        self.truth = faiss.knn(queries, base, self.k, metric=self.kind)[1]
+
+    def recall(self, tower: Tower, device: torch.device) -> float:
+        """recall@k of the tower's search: queries not quantized, documents as stored."""
+        found = faiss.knn(
+            encode_queries(tower, self.queries, device),
+            stored_latents(tower, self.base, device),
+            self.k,
+            metric=self.kind,
+        )[1]
+        hits = [len(np.intersect1d(f, t)) for f, t in zip(found, self.truth, strict=True)]
+        return float(np.sum(hits) / self.truth.size)
+
+
+def stored_latents(
+    tower: Tower, x: NDArray[np.float32], device: torch.device, rows: int = 4096
+) -> NDArray[np.float32]:
+    """Latents of documents at unit scale as a search sees them: quantized where the tower does."""
+    tower.eval()
+
+    def stored(block: Tensor) -> Tensor:
+        z: Tensor = tower.encoder(block)
+        return z if tower.quantizer is None else tower.quantizer.lookup(tower.quantizer.assign(z))
+
+    return _in_blocks(stored, x, device, rows)
+
+
+def encode_queries(
+    tower: Tower, x: NDArray[np.float32], device: torch.device, rows: int = 4096
+) -> NDArray[np.float32]:
+    """Query latents of embeddings at unit scale."""
+    tower.eval()
+    return _in_blocks(tower.query_encoder, x, device, rows)
+
+
+def _in_blocks(
+    function: Callable[[Tensor], Tensor], x: NDArray[np.float32], device: torch.device, rows: int
+) -> NDArray[np.float32]:
+    with torch.inference_mode():
+        blocks = [
+            function(torch.from_numpy(x[i : i + rows]).to(device)).cpu().numpy()
+            for i in range(0, len(x), rows)
+        ]
+    return np.ascontiguousarray(np.concatenate(blocks))
+
+
+def train_tower(
+    tower: Tower,
+    x: NDArray[np.float32],
+    neighborhoods: Neighborhoods,
+    validation: Validation | None,
+    options: TrainerOptions,
+    *,
+    device: torch.device,
+    on_step: Callable[[int, int], None] | None = None,
+) -> list[Record]:
+    """Train `tower` in place and leave it with its best weights.
+
+    Parameters
+    ----------
+    tower : Tower
+    x : ndarray of shape (n, d), float32
+        Training vectors at unit scale.
+    neighborhoods : Neighborhoods
+        Over the rows of `x`.
+    validation : Validation or None
+        None where there are too few vectors to hold any out: the last weights stay.
+    options : TrainerOptions
+    device : torch.device
+    on_step : callable, optional
+        Called with the steps done and the steps planned.
+
+    Returns
+    -------
+    list of dict
+        One record an evaluation: step, seconds, loss and its parts, held-out recall.
+    """
+    rng = np.random.default_rng(options.seed)
+    torch.manual_seed(options.seed)
+    vectors = torch.from_numpy(x)
+    optimizer = _optimizer(tower, options)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    total = options.epochs * neighborhoods.steps_per_epoch
+    every = max(1, min(total // 10, 250))
+    history: list[Record] = []
+    best = _Best(options, tower)
+    sums: dict[str, float] = {}
+    counted = step = 0
+    started = time.monotonic()
+
+    def evaluate() -> bool:
+        record: Record = {"step": step, "seconds": round(time.monotonic() - started, 3)}
+        record |= {name: value / counted for name, value in sums.items() if counted}
+        if validation is not None:
+            record["recall"] = validation.recall(tower, device)
+        history.append(record)
+        return best.update(record, tower)
+
+    evaluate()
+    for documents, anchors in neighborhoods.batches(rng):
+        if total == 0:
+            break
+        elapsed = time.monotonic() - started
+        spent = elapsed / options.time_budget if options.time_budget else 0.0
+        done = max(step / total, spent)
+        if done >= 1:
+            break
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * _schedule(step, done)
+        tower.train()
+        parts = _losses(tower, vectors, documents, anchors, options, device)
+        optimizer.zero_grad(set_to_none=True)
+        parts["loss"].backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        for name, value in parts.items():
+            sums[name] = sums.get(name, 0.0) + float(value.detach())
+        step, counted = step + 1, counted + 1
+        if on_step is not None:
+            on_step(int(max(step / total, spent) * total), total)
+        if step % every == 0:
+            stop = evaluate()
+            sums, counted = {}, 0
+            if stop:
+                break
+    if counted:
+        evaluate()
+    best.restore(tower)
+    tower.eval()
+    return history
+
+
+def _losses(
+    tower: Tower,
+    vectors: Tensor,
+    documents: NDArray[np.int64],
+    anchors: NDArray[np.int64],
+    options: TrainerOptions,
+    device: torch.device,
+) -> dict[str, Tensor]:
+    clean = vectors[documents].to(device)
+    asked = vectors[anchors].to(device)
+    latent = tower.encoder(_corrupt(clean, options))
+    commitment = latent.new_zeros(())
+    if tower.quantizer is not None:
+        latent, commitment = tower.quantizer.straight_through(latent)
+    queries = tower.query_encoder(_corrupt(asked, options))
+    own = torch.from_numpy(anchors[:, None] == documents[None, :]).to(device)
+    teacher = similarity(asked, clean, options.metric) / options.temperature
+    sharpness = tower.log_scale.exp() / options.temperature
+    student = similarity(queries, latent, options.metric) * sharpness
+    distillation = neighbor_distillation(teacher, student, own)
+    error = reconstruction(clean, tower.decoder(latent))
+    loss = (
+        distillation
+        + options.reconstruction_weight * error
+        + options.commitment_weight * commitment
+    )
+    return {"loss": loss, "distillation": distillation, "reconstruction": error}
+
+
+def _corrupt(x: Tensor, options: TrainerOptions) -> Tensor:
+    """Noise for denoising: Gaussian of `noise` times the vector's norm, and masked entries."""
+    if options.noise:
+        size = x.norm(dim=-1, keepdim=True) * (options.noise / math.sqrt(x.shape[1]))
+        x = x + size * torch.randn_like(x)
+    if options.mask:
+        x = x * (torch.rand_like(x) >= options.mask)
+    if (options.noise or options.mask) and options.metric == "cosine":
+        x = F.normalize(x, dim=-1)
+    return x
+
+
+def _optimizer(tower: Tower, options: TrainerOptions) -> torch.optim.Optimizer:
+    # The linear parts start at an optimum, the residual parts at nothing: unlike rates.
+    residual: list[Tensor] = []
+    linear: list[Tensor] = []
+    for network in (tower.encoder, tower.query_encoder, tower.decoder):
+        residual += network.mlp.parameters()
+        linear += network.linear.parameters()
+    rate = options.learning_rate
+    groups: list[dict[str, Any]] = [
+        {"params": residual, "lr": rate, "weight_decay": options.weight_decay},
+        {"params": linear, "lr": rate / 5, "weight_decay": 0.0},
+        {"params": [tower.log_scale], "lr": rate * 10, "weight_decay": 0.0},
+    ]
+    if tower.quantizer is not None:
+        groups.append({"params": [tower.quantizer.codebooks], "lr": rate, "weight_decay": 0.0})
+    return torch.optim.AdamW([g for g in groups if g["params"]], betas=(0.9, 0.98))
+
+
+def _schedule(step: int, done: float) -> float:
+    """Linear warm-up over 100 steps, then half a cosine down to 2% of the rate."""
+    return min(1.0, (step + 1) / 100) * (0.02 + 0.98 * (1 + math.cos(math.pi * done)) / 2)
+
+
+class _Best:
+    """The best weights so far by the monitored figure, and when to stop waiting for better."""
+
+    def __init__(self, options: TrainerOptions, tower: Tower) -> None:
+        self.monitor, self.patience = options.monitor, options.patience
+        self.score = -math.inf
+        self.waited = 0
+        self.weights = copy.deepcopy(tower.state_dict())
+        self.kept = False
+
+    def update(self, record: Record, tower: Tower) -> bool:
+        """Note a record; True where training should stop."""
+        value = record.get(self.monitor)
+        if value is None:
+            return False
+        score = -value if self.monitor == "loss" else value
+        if score > self.score:
+            self.score, self.waited, self.kept = score, 0, True
+            self.weights = copy.deepcopy(tower.state_dict())
+            return False
+        self.waited += 1
+        return self.patience is not None and self.waited > self.patience
+
+    def restore(self, tower: Tower) -> None:
+        if self.kept:
+            tower.load_state_dict(self.weights)

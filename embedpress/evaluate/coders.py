@@ -1,0 +1,224 @@
+"""One way to turn vectors into bytes with what FAISS offers: a linear map, then a quantizer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from embedpress.errors import InputError
+from embedpress.evaluate.metrics import nearest_in_blocks
+
+BLOCK_ROWS = 16384
+RABITQ_QUERY_BITS = 8
+ITQ_ROWS = 16384
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a coder is made of.
+
+    Attributes
+    ----------
+    label : str
+        As it is written in tables, such as "PCA64+SQ4".
+    quantizer : {"float", "sq", "pq", "sign", "rq", "rabitq"}
+    dims : int
+        Components that are quantized.
+    bits : int
+        Bits a component ("sq", "rabitq"); 8 bits a codebook for "pq" and "rq".
+    books : int
+        Codebooks of "pq" and "rq".
+    reduce : bool
+        PCA down to `dims` first.
+    rotate : {"no", "random", "itq", "opq"}
+    unit : bool
+        Scale the components to length 1 before quantizing: cosine in the reduced space.
+    shift : {"no", "base", "both"}
+        Subtract the training mean from nothing, from base vectors alone (which leaves the order
+        of inner products as it is), or from base vectors and queries.
+    """
+
+    label: str
+    quantizer: Literal["float", "sq", "pq", "sign", "rq", "rabitq"]
+    dims: int
+    bits: int = 8
+    books: int = 0
+    reduce: bool = False
+    rotate: Literal["no", "random", "itq", "opq"] = "no"
+    unit: bool = False
+    shift: Literal["no", "base", "both"] = "no"
+
+
+class Coder:
+    """A trained :class:`Recipe`.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    train : ndarray, shape (n, d), float32
+    l2 : bool
+        Search by Euclidean distance in place of the inner product.
+    seed : int
+
+    Raises
+    ------
+    InputError
+        Fewer training rows than centroids.
+    """
+
+    def __init__(self, recipe: Recipe, train: np.ndarray, *, l2: bool, seed: int) -> None:
+        if recipe.quantizer in ("pq", "rq") and len(train) < 256:
+            raise InputError(f"{recipe.label} needs 256 training rows or more, not {len(train)}")
+        self.recipe = recipe
+        self.l2 = l2
+        zero = np.zeros(train.shape[1], np.float32)
+        mean = train.mean(axis=0, dtype=np.float64).astype(np.float32)
+        self._base_shift = zero if recipe.shift == "no" else mean
+        self._query_shift = mean if recipe.shift == "both" else zero
+        self._map = _linear_map(recipe, train, centred=recipe.shift != "no", seed=seed)
+        self._index: Any = _empty_index(recipe, l2=l2)
+        self._index.train(self._view(train, self._base_shift))
+
+    @property
+    def code_size(self) -> int:
+        """Bytes of a code."""
+        return int(self._index.sa_code_size())
+
+    @property
+    def model_bytes(self) -> int:
+        """Bytes of the trained index without vectors, and of the linear map before it."""
+        import faiss
+
+        map_bytes = 0 if self._map is None else self._map.nbytes
+        shift = self._base_shift.nbytes if self.recipe.shift != "no" else 0
+        return len(faiss.serialize_index(self._index)) + map_bytes + shift
+
+    def encode(self, x: np.ndarray) -> np.ndarray:
+        """Codes of vectors: uint8, shape (n, code_size)."""
+        parts = [
+            self._index.sa_encode(self._view(x[s : s + BLOCK_ROWS], self._base_shift))
+            for s in range(0, len(x), BLOCK_ROWS)
+        ]
+        return np.concatenate(parts)
+
+    def search(self, codes: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
+        """Nearest codes of float queries: int64 row numbers, shape (nq, k)."""
+        q = self._view(queries, self._query_shift)
+        if self.recipe.quantizer == "rabitq":
+            return self._search_rabitq(codes, q, k)
+
+        def blocks() -> Iterator[np.ndarray]:
+            for s in range(0, len(codes), BLOCK_ROWS):
+                yield self._index.sa_decode(codes[s : s + BLOCK_ROWS])
+
+        return nearest_in_blocks(q, blocks(), k, l2=self.l2)[0]
+
+    def _search_rabitq(self, codes: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
+        # RaBitQ scores by its unbiased estimate, which is not the distance to a decoded vector.
+        self._index.reset()
+        self._index.add_sa_codes(codes)
+        ids = self._index.search(queries, k)[1]
+        self._index.reset()
+        return np.asarray(ids, np.int64)
+
+    def _view(self, x: np.ndarray, shift: np.ndarray) -> np.ndarray:
+        z = x - shift
+        if self._map is not None:
+            z = z @ self._map
+        if self.recipe.unit:
+            z /= np.maximum(np.linalg.norm(z, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+        return np.ascontiguousarray(z, np.float32)
+
+
+def _linear_map(
+    recipe: Recipe, train: np.ndarray, *, centred: bool, seed: int
+) -> np.ndarray | None:
+    import faiss
+
+    d = train.shape[1]
+    if recipe.rotate == "opq":
+        opq = faiss.OPQMatrix(d, recipe.books, recipe.dims)
+        pq = faiss.ProductQuantizer(recipe.dims, recipe.books, 8)
+        pq.cp.min_points_per_centroid = 1
+        opq.pq = pq
+        opq.train(train)
+        return _matrix_of(opq)
+    basis = principal_axes(train, recipe.dims, centred=centred) if recipe.reduce else None
+    if recipe.rotate == "no":
+        return basis
+    inner = recipe.dims if recipe.reduce else d
+    if recipe.rotate == "random":
+        turn = faiss.RandomRotationMatrix(inner, recipe.dims)
+        turn.init(seed + 1)
+    else:
+        turn = faiss.ITQMatrix(inner)
+        turn.seed = seed + 1
+        some = np.random.default_rng(seed).permutation(len(train))[:ITQ_ROWS]
+        sample = train[np.sort(some)] - (train.mean(axis=0) if centred else np.float32(0))
+        turn.train(np.ascontiguousarray(sample if basis is None else sample @ basis))
+    rotation = _matrix_of(turn)
+    return rotation if basis is None else basis @ rotation
+
+
+def _matrix_of(transform: Any) -> np.ndarray:
+    import faiss
+
+    a = faiss.vector_to_array(transform.A).reshape(transform.d_out, transform.d_in)
+    return np.ascontiguousarray(a.T)
+
+
+def principal_axes(x: np.ndarray, n_components: int, *, centred: bool = True) -> np.ndarray:
+    """The directions of largest variance.
+
+    Parameters
+    ----------
+    x : ndarray, shape (n, d), float32
+    n_components : int
+    centred : bool
+        Subtract the mean first; without it the directions of largest second moment.
+
+    Returns
+    -------
+    ndarray, shape (d, n_components), float32
+        Orthonormal columns, the largest first; the largest entry of each is positive, which
+        makes the result the same on every machine.
+    """
+    mean = x.mean(axis=0, dtype=np.float64) if centred else np.zeros(x.shape[1])
+    moment = np.zeros((x.shape[1], x.shape[1]))
+    for s in range(0, len(x), BLOCK_ROWS):
+        part = x[s : s + BLOCK_ROWS] - mean
+        moment += part.T @ part
+    vectors = np.linalg.eigh(moment)[1][:, ::-1][:, :n_components]
+    largest = np.abs(vectors).argmax(axis=0)
+    signs = np.where(vectors[largest, np.arange(vectors.shape[1])] < 0, -1.0, 1.0)
+    return np.ascontiguousarray(vectors * signs, dtype=np.float32)
+
+
+def _empty_index(recipe: Recipe, *, l2: bool) -> Any:
+    import faiss
+
+    d = recipe.dims
+    kind = faiss.METRIC_L2 if l2 else faiss.METRIC_INNER_PRODUCT
+    if recipe.quantizer == "float":
+        return faiss.IndexFlat(d, kind)
+    if recipe.quantizer == "sq":
+        sq = faiss.ScalarQuantizer
+        return faiss.IndexScalarQuantizer(d, {4: sq.QT_4bit, 8: sq.QT_8bit}[recipe.bits], kind)
+    if recipe.quantizer == "rabitq":
+        index = faiss.IndexRaBitQ(d, kind, recipe.bits)
+        index.qb = RABITQ_QUERY_BITS
+        return index
+    if recipe.quantizer == "rq":
+        index = faiss.IndexResidualQuantizer(
+            d, recipe.books, 8, kind, faiss.AdditiveQuantizer.ST_LUT_nonorm
+        )
+        index.rq.cp.min_points_per_centroid = 1
+        return index
+    # A bit a component is a product quantizer of as many codebooks of two entries.
+    books, bits = (d, 1) if recipe.quantizer == "sign" else (recipe.books, 8)
+    index = faiss.IndexPQ(d, books, bits, kind)
+    index.pq.cp.min_points_per_centroid = 1
+    return index

@@ -1,0 +1,377 @@
+"""Exact neighbours and the figures computed from them: recall@k, nDCG@k, MRR, intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from embedpress.errors import InputError, UsageError
+from embedpress.threads import faiss_threads
+
+Metric = Literal["cosine", "ip", "l2"]
+METRICS = ("cosine", "ip", "l2")
+BLOCK_ROWS = 65536
+
+
+def check_metric(metric: str) -> None:
+    """Refuse a metric that is not one of "cosine", "ip", "l2".
+
+    Raises
+    ------
+    UsageError
+        Naming the ones that are known.
+    """
+    if metric not in METRICS:
+        raise UsageError(f"metric {metric!r} is not known: use one of {', '.join(METRICS)}")
+
+
+def as_matrix(x: Any, what: str, *, dim: int | None = None) -> np.ndarray:
+    """Check a matrix of vectors and return it as C-contiguous float32.
+
+    Parameters
+    ----------
+    x : array_like, shape (n, d)
+        Floating-point vectors.
+    what : str
+        Its name in error messages.
+    dim : int, optional
+        The `d` that is expected.
+
+    Returns
+    -------
+    ndarray, shape (n, d), float32
+
+    Raises
+    ------
+    InputError
+        Not a matrix of floats, empty, another dimension, NaN or infinity (names the row).
+    """
+    a = np.asarray(x)
+    if a.ndim != 2 or a.dtype.kind != "f" or 0 in a.shape:
+        raise InputError(
+            f"{what} must be a non-empty matrix of floats, not {a.dtype} of shape {a.shape}"
+        )
+    if dim is not None and a.shape[1] != dim:
+        raise InputError(f"{what} has {a.shape[1]} dimensions where {dim} are expected")
+    with np.errstate(over="ignore"):
+        a = np.ascontiguousarray(a, dtype=np.float32)
+    # A row's sum in float64 is finite exactly when its float32 entries are: one pass, no mask.
+    bad = ~np.isfinite(a.sum(axis=1, dtype=np.float64))
+    if bad.any():
+        raise InputError(f"{what} holds NaN or infinity in row {int(np.argmax(bad))}")
+    return a
+
+
+def unit_rows(x: np.ndarray, what: str = "vectors") -> np.ndarray:
+    """Scale each row to length 1.
+
+    Raises
+    ------
+    InputError
+        If a row is zero, which has no direction (names the row).
+    """
+    norm = np.sqrt(np.einsum("ij,ij->i", x, x, dtype=np.float64)).astype(np.float32)[:, None]
+    if not norm.all():
+        row = int(np.argmin(norm))
+        raise InputError(f"{what} row {row} is zero and has no cosine: remove it or use ip or l2")
+    return np.asarray(x / norm, np.float32)
+
+
+def nearest_in_blocks(
+    queries: np.ndarray,
+    blocks: Iterable[np.ndarray],
+    k: int,
+    *,
+    l2: bool = False,
+    num_threads: int | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Brute-force search over a base that comes in blocks.
+
+    Parameters
+    ----------
+    queries : ndarray, shape (nq, d), float32
+    blocks : iterable of ndarray, shape (any, d), float32
+        The base in row order; only one block is held at a time.
+    k : int
+        Neighbours a query.
+    l2 : bool
+        Smallest squared Euclidean distance in place of largest inner product.
+    num_threads : int, optional
+        FAISS threads for this call.
+
+    Returns
+    -------
+    ids : ndarray, shape (nq, k), int64
+        Row numbers, best first, -1 where the base has fewer than `k` rows.
+    scores : ndarray, shape (nq, k), float32
+        Inner products, or squared distances when `l2`.
+
+    Notes
+    -----
+    Equal scores are listed by row number, lowest first. Of rows that tie for place `k`, the
+    lowest are kept as far as one FAISS call returns them; a tie is one of float32 scores.
+    """
+    import faiss
+
+    nq = len(queries)
+    kind = faiss.METRIC_L2 if l2 else faiss.METRIC_INNER_PRODUCT
+    ids = np.full((nq, k), -1, np.int64)
+    worst = np.inf if l2 else -np.inf
+    scores = np.full((nq, k), worst, np.float32)
+    queries = np.ascontiguousarray(queries, np.float32)
+    first = 0
+    with faiss_threads(num_threads):
+        for block in blocks:
+            # A few more than k, so that rows tied for the last place can be told by number.
+            wanted = min(k + 8, len(block))
+            s, i = faiss.knn(queries, np.ascontiguousarray(block, np.float32), wanted, metric=kind)
+            s = np.concatenate([scores, s], axis=1)
+            i = np.concatenate([ids, np.where(i < 0, -1, i + first)], axis=1)
+            absent = i < 0
+            order = np.lexsort((i, s if l2 else -s, absent), axis=1)[:, :k]
+            scores = np.take_along_axis(s, order, axis=1)
+            ids = np.take_along_axis(i, order, axis=1)
+            first += len(block)
+    return ids, scores
+
+
+def true_neighbors(
+    queries: Any, base: Any, k: int, *, metric: str, num_threads: int | None = None
+) -> np.ndarray:
+    """The exact `k` nearest base rows of each query.
+
+    Parameters
+    ----------
+    queries, base : array_like, shape (nq, d) and (n, d), float
+        `base` may be memory-mapped: it is read in blocks.
+    k : int
+        1 to `n`.
+    metric : {"cosine", "ip", "l2"}
+        Largest cosine, largest inner product or smallest Euclidean distance.
+    num_threads : int, optional
+        FAISS threads for this call.
+
+    Returns
+    -------
+    ndarray, shape (nq, k), int64
+        Row numbers of `base`, nearest first; ties as in :func:`nearest_in_blocks`.
+
+    Raises
+    ------
+    UsageError
+        Unknown metric, or `k` outside 1 to `n`.
+    InputError
+        Vectors that cannot be compared.
+    """
+    check_metric(metric)
+    q = as_matrix(queries, "queries")
+    base = np.asarray(base)
+    if base.ndim != 2:
+        raise InputError(f"base must be a matrix, not of shape {base.shape}")
+    if not 1 <= k <= len(base):
+        raise UsageError(f"k is {k}: with {len(base)} base rows it must be 1 to {len(base)}")
+    cosine = metric == "cosine"
+
+    def blocks() -> Iterable[np.ndarray]:
+        for start in range(0, len(base), BLOCK_ROWS):
+            what = f"base (rows from {start})"
+            block = as_matrix(base[start : start + BLOCK_ROWS], what, dim=q.shape[1])
+            yield unit_rows(block, what) if cosine else block
+
+    q = unit_rows(q, "queries") if cosine else q
+    return nearest_in_blocks(q, blocks(), k, l2=metric == "l2", num_threads=num_threads)[0]
+
+
+def recall_at_k(found: Any, truth: Any) -> np.ndarray:
+    """Share of the true neighbours among the first `k` found, a query at a time.
+
+    Parameters
+    ----------
+    found : array_like, shape (nq, at least k), int
+        Ids, best first; the first `k` columns count, -1 never does.
+    truth : array_like, shape (nq, k), int
+        Ids of the true neighbours in any order; -1 stands for "no such neighbour" and is left
+        out of the share.
+
+    Returns
+    -------
+    ndarray, shape (nq,), float64
+
+    Raises
+    ------
+    InputError
+        Shapes that do not match, or a query without a true neighbour.
+
+    Notes
+    -----
+    Ids are compared, never scores: a row that ties with the last true neighbour but is not
+    listed in `truth` counts as a miss.
+    """
+    f, t = np.asarray(found), np.asarray(truth)
+    if f.ndim != 2 or t.ndim != 2 or f.dtype.kind not in "iu" or t.dtype.kind not in "iu":
+        raise InputError("found and truth must be matrices of integer ids")
+    if len(f) != len(t) or t.shape[1] == 0 or f.shape[1] < t.shape[1]:
+        raise InputError(f"found {f.shape} must have the rows and at least the columns of {t.shape}")
+    known = t >= 0
+    if not known.any(axis=1).all():
+        row = int(np.argmin(known.any(axis=1)))
+        raise InputError(f"query {row} has no true neighbour: leave it out of found and truth")
+    k = t.shape[1]
+    hits = np.empty(len(t), np.int64)
+    rows = max(1, 2**24 // (k * k))
+    for s in range(0, len(t), rows):
+        part = slice(s, s + rows)
+        same = (t[part, :, None] == f[part, None, :k]).any(axis=2)
+        hits[part] = (same & known[part]).sum(axis=1)
+    return np.asarray(hits / known.sum(axis=1), np.float64)
+
+
+def mean_with_ci(
+    x: Any, *, confidence: float = 0.95, seed: int = 0, resamples: int = 1000
+) -> tuple[float, float, float]:
+    """Mean of per-query figures with a bootstrap percentile interval.
+
+    Parameters
+    ----------
+    x : array_like, shape (n,), float
+    confidence : float
+        Share of the resampled means inside the interval, between 0 and 1.
+    seed : int
+    resamples : int
+
+    Returns
+    -------
+    mean, low, high : float
+
+    Raises
+    ------
+    InputError
+        Empty or not finite (drop queries without a defined figure first).
+    UsageError
+        `confidence` or `resamples` out of range.
+
+    Notes
+    -----
+    Efron's percentile bootstrap. Resampling n rows is drawing the counts of the distinct
+    values from a multinomial, which is how it is done: recall@10 has 11 distinct values.
+    """
+    a = np.asarray(x, np.float64)
+    if a.ndim != 1 or not len(a) or not np.isfinite(a).all():
+        raise InputError("need a non-empty list of finite figures; drop undefined (NaN) ones first")
+    if not 0 < confidence < 1 or resamples < 1:
+        raise UsageError("confidence must lie between 0 and 1 and resamples be at least 1")
+    values, counts = np.unique(a, return_counts=True)
+    rng = np.random.default_rng(seed)
+    step = max(1, 2**21 // len(values))
+    means = np.concatenate(
+        [
+            rng.multinomial(len(a), counts / len(a), size=min(step, resamples - s)) @ values
+            for s in range(0, resamples, step)
+        ]
+    ) / len(a)
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(a.mean()), float(low), float(high)
+
+
+Judgements = Sequence[Mapping[Any, float]]
+
+
+def judgements_of(query: Any, document: Any, grade: Any, *, queries: int) -> Judgements:
+    """Relevance judgements given as three columns, as one mapping a query.
+
+    Parameters
+    ----------
+    query : array_like, shape (m,), int
+        Row number of the query.
+    document : array_like, shape (m,)
+        Id of the judged document, of the kind the search returns.
+    grade : array_like, shape (m,), float
+        0 is not relevant.
+    queries : int
+        Number of queries.
+
+    Returns
+    -------
+    list of dict
+        document id -> grade, of length `queries`; a pair judged twice keeps its highest grade.
+    """
+    q, d, g = np.asarray(query), np.asarray(document), np.asarray(grade, np.float64)
+    if not q.ndim == d.ndim == g.ndim == 1 or not len(q) == len(d) == len(g):
+        raise InputError("query, document and grade must be columns of one length")
+    if len(q) and (q.dtype.kind not in "iu" or q.min() < 0 or q.max() >= queries):
+        raise InputError(f"judged queries must be row numbers below {queries}")
+    out: list[dict[Any, float]] = [{} for _ in range(queries)]
+    for row, doc, value in zip(q.tolist(), d.tolist(), g.tolist(), strict=True):
+        out[row][doc] = max(value, out[row].get(doc, value))
+    return out
+
+
+def _grades(found: Any, judgements: Judgements, k: int) -> np.ndarray:
+    if k < 1:
+        raise UsageError(f"k is {k}: give 1 or more")
+    rows = np.asarray(found)
+    if rows.ndim != 2 or len(rows) != len(judgements):
+        raise InputError(f"{len(judgements)} queries are judged but found has shape {rows.shape}")
+    out = np.zeros((len(rows), min(k, rows.shape[1])))
+    for i, (ids, judged) in enumerate(zip(rows[:, :k].tolist(), judgements, strict=True)):
+        seen: set[Any] = set()
+        for j, doc in enumerate(ids):
+            # An id found twice earns its grade once.
+            if doc not in seen:
+                out[i, j] = max(0.0, judged.get(doc, 0.0))
+                seen.add(doc)
+    return out
+
+
+def ndcg_at_k(found: Any, judgements: Judgements, k: int = 10) -> np.ndarray:
+    """Normalised discounted cumulative gain of each query.
+
+    Parameters
+    ----------
+    found : array_like, shape (nq, any)
+        Document ids, best first; the first `k` columns count.
+    judgements : sequence of mapping, length nq
+        Document id -> grade (0 or less: not relevant); see :func:`judgements_of` for columns.
+    k : int
+
+    Returns
+    -------
+    ndarray, shape (nq,), float64
+        NaN for a query without a relevant document, for which it is not defined.
+
+    Notes
+    -----
+    The gain is the grade and the discount log2(1 + rank), as in trec_eval and BEIR
+    (Järvelin and Kekäläinen 2002).
+    """
+    grades = _grades(found, judgements, k)
+    discount = 1 / np.log2(np.arange(k) + 2)
+    gained = grades @ discount[: grades.shape[1]]
+    best = np.array(
+        [
+            float(np.dot(top, discount[: len(top)]))
+            for top in (sorted((g for g in j.values() if g > 0), reverse=True)[:k] for j in judgements)
+        ]
+    )
+    return np.divide(gained, best, out=np.full(len(best), np.nan), where=best > 0)
+
+
+def mrr(found: Any, judgements: Judgements, k: int = 10) -> np.ndarray:
+    """Reciprocal rank of the first relevant document of each query, 0 if not in the first `k`.
+
+    Parameters
+    ----------
+    found, judgements, k
+        As in :func:`ndcg_at_k`; every grade above 0 is relevant.
+
+    Returns
+    -------
+    ndarray, shape (nq,), float64
+        NaN for a query without a relevant document. The mean over queries is the MRR.
+    """
+    relevant = _grades(found, judgements, k) > 0
+    rank = np.where(relevant.any(axis=1), relevant.argmax(axis=1) + 1, np.inf)
+    defined = np.array([any(g > 0 for g in j.values()) for j in judgements], dtype=bool)
+    return np.where(defined, 1 / rank, np.nan)

@@ -1,0 +1,185 @@
+"""Records of a text input, one format at a time: .txt, .jsonl, .csv (each also .gz), .parquet."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import logging
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from embedpress.errors import FormatError, InputError, UsageError
+
+FORMATS = (".txt", ".jsonl", ".csv", ".parquet")
+# A file without line ends must not be able to fill the memory.
+MAX_LINE_BYTES = 64 << 20
+
+_log = logging.getLogger(__name__)
+
+
+class Row(NamedTuple):
+    """One record: the place to name in a message, and its values (None for a blank line)."""
+
+    number: int
+    values: dict[str, Any] | None
+
+
+def format_of(path: Path) -> str:
+    """The format of a file by its name, without a closing ``.gz``."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes[-1:] == [".gz"] and suffixes[-2:-1] != [".parquet"]:
+        suffixes.pop()
+    if not suffixes or suffixes[-1] not in FORMATS:
+        raise UsageError(f"{path.name}: texts are read from {', '.join(FORMATS)}")
+    return suffixes[-1]
+
+
+def place(path: Path, number: int) -> str:
+    """A record's place, for messages: ``reviews.csv, line 7``."""
+    return f"{path.name}, {'row' if format_of(path) == '.parquet' else 'line'} {number}"
+
+
+def read_rows(path: Path, column: str) -> Iterator[Row]:
+    """Stream the records of one file.
+
+    Parameters
+    ----------
+    path : Path
+        A file in one of the formats.
+    column : str
+        What to call the lines of a .txt file.
+
+    Yields
+    ------
+    Row
+        In file order. Numbers are lines counted from 1, or rows from 0 for Parquet.
+
+    Raises
+    ------
+    FormatError
+        For bytes that are not UTF-8, bad JSON, ragged CSV, broken Parquet, naming the line.
+    """
+    kind = format_of(path)
+    try:
+        if kind == ".txt":
+            yield from _read_txt(path, column)
+        elif kind == ".jsonl":
+            yield from _read_jsonl(path)
+        elif kind == ".csv":
+            yield from _read_csv(path)
+        else:
+            yield from _read_parquet(path)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise FormatError(f"{path.name}: a broken gzip file ({error})") from error
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise UsageError(f"{path.name} cannot be read: {error.strerror}") from error
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    opener: Any = gzip.open if path.suffix.lower() == ".gz" else open
+    with cast("BinaryIO", opener(path, "rb")) as file:
+        number = 0
+        while line := file.readline(MAX_LINE_BYTES + 1):
+            number += 1
+            if len(line) > MAX_LINE_BYTES:
+                raise FormatError(f"{place(path, number)}: longer than {MAX_LINE_BYTES} bytes")
+            try:
+                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise FormatError(
+                    f"{place(path, number)}: not UTF-8 (byte 0x{line[error.start]:02x} at column "
+                    f"{error.start + 1}); save the file as UTF-8"
+                ) from error
+
+
+def _read_txt(path: Path, column: str) -> Iterator[Row]:
+    for number, line in _lines(path):
+        text = line.rstrip("\r\n")
+        yield Row(number, {column: text} if text.strip() else None)
+
+
+def _read_jsonl(path: Path) -> Iterator[Row]:
+    for number, line in _lines(path):
+        if not line.strip():
+            yield Row(number, None)
+            continue
+        try:
+            values = json.loads(line)
+            if "\\u" in line:
+                json.dumps(values, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise FormatError(f"{place(path, number)}: half a surrogate pair (\\ud...)") from error
+        except (ValueError, RecursionError) as error:
+            raise FormatError(f"{place(path, number)}: not JSON ({error})") from error
+        if not isinstance(values, dict):
+            raise FormatError(f"{place(path, number)}: not a JSON object but {_short(values)}")
+        yield Row(number, values)
+
+
+def _read_csv(path: Path) -> Iterator[Row]:
+    reader = csv.reader((line for _, line in _lines(path)), strict=True)
+    header = _next_record(reader, path)
+    if header is None:
+        return
+    if len(set(header)) != len(header):
+        twice = next(name for name in header if header.count(name) > 1)
+        raise FormatError(f"{place(path, 1)}: column {twice!r} is named twice")
+    while (record := _next_record(reader, path)) is not None:
+        number = reader.line_num
+        if not record:
+            yield Row(number, None)
+            continue
+        if len(record) != len(header):
+            raise FormatError(
+                f"{place(path, number)}: {len(record)} fields where the header has {len(header)}"
+            )
+        yield Row(number, dict(zip(header, record, strict=True)))
+
+
+def _next_record(reader: Any, path: Path) -> list[str] | None:
+    # The module's limit, 131,072 characters a field, is shorter than a long document.
+    limit = csv.field_size_limit(MAX_LINE_BYTES)
+    try:
+        return cast("list[str] | None", next(reader, None))
+    except csv.Error as error:
+        raise FormatError(f"{place(path, reader.line_num)}: not CSV ({error})") from error
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _read_parquet(path: Path) -> Iterator[Row]:
+    try:
+        file = pq.ParquetFile(path)
+        names = [field.name for field in file.schema_arrow if _is_plain(field.type)]
+        dropped = [name for name in file.schema_arrow.names if name not in names]
+        if len(set(names)) != len(names):
+            raise InputError(f"{path.name}: two columns of the same name")
+        if dropped:
+            _log.warning("%s: nested and binary columns left out: %s", path.name, dropped)
+        number = 0
+        for batch in file.iter_batches(batch_size=1024, columns=names):
+            for values in batch.to_pylist():
+                yield Row(number, values)
+                number += 1
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        if isinstance(error, (FileNotFoundError, PermissionError)):
+            raise
+        raise FormatError(f"{path.name}: not a Parquet file that can be read ({error})") from error
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    return not (pa.types.is_nested(kind) or binary or pa.types.is_fixed_size_binary(kind))
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 40 else text[:37] + "..."

@@ -1,0 +1,199 @@
+"""Embeddings of texts by any BERT-like model, equal to sentence-transformers' own."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from embedpress.errors import InputError, UsageError
+from embedpress.extract.bert import fingerprints, length_limit, load_bert
+from embedpress.extract.device import exact_float32, resolve_device
+from embedpress.extract.hub import model_folder
+from embedpress.extract.recipe import read_recipe
+
+# Texts tokenised at once: bounds the memory of a long list, long enough to sort by length.
+_BLOCK = 16_384
+
+
+class TextExtractor:
+    """A BERT-like network, its tokenizer and its pooling.
+
+    Parameters
+    ----------
+    model : str or Path
+        A folder with a transformers or sentence-transformers model, or a hub id.
+    pooling : {"mean", "cls", "max"}, optional
+        By default what a sentence-transformers folder says, else mean.
+    normalize : bool, optional
+        Scale embeddings to length one. By default what the folder says, else False.
+    max_length : int, optional
+        Tokens kept of a text, special tokens counted. By default what the folder says, else
+        the model's limit.
+    revision : str, optional
+        Branch, tag or commit of a hub id.
+    device : str
+        As torch writes it.
+    num_threads : int, optional
+        Threads of each :meth:`encode`; torch's own choice by default.
+
+    Attributes
+    ----------
+    dim : int
+        Length of an embedding.
+    model_id : str
+        The model as it was given.
+    weights_sha256 : str
+        Of the weights file; of the list of such sums where there are several.
+    fingerprint : str
+        sha256 over the weights, the network's and the tokenizer's configuration.
+    truncated : int
+        Texts so far that were longer than `max_length`; they are embedded by their beginning.
+    model, tokenizer
+        The torch module and the transformers tokenizer.
+
+    Raises
+    ------
+    UsageError
+        For a model that cannot be had or options that do not fit it.
+    FormatError
+        For broken or incomplete weights.
+
+    Notes
+    -----
+    Pooling as in sentence-transformers (Reimers and Gurevych, 2019).
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        pooling: str | None = None,
+        normalize: bool | None = None,
+        max_length: int | None = None,
+        revision: str | None = None,
+        device: str = "cpu",
+        num_threads: int | None = None,
+    ) -> None:
+        self.model_id = str(model)
+        self.device = resolve_device(device)
+        self.num_threads = num_threads
+        folder, self.revision = model_folder(model, revision)
+        self._recipe = read_recipe(folder, pooling=pooling)
+        self.pooling = self._recipe.pooling
+        self.normalized = self._recipe.normalize if normalize is None else normalize
+        self.model, self.tokenizer = load_bert(self._recipe)
+        self.model.to(self.device)
+        self.dim = int(self.model.config.hidden_size)
+        self.max_length = length_limit(max_length, self._recipe, self.model, self.tokenizer)
+        self.weights_sha256, self.fingerprint = fingerprints(self._recipe)
+        self.truncated = 0
+
+    def encode(self, texts: Sequence[str], *, batch_tokens: int = 8192) -> npt.NDArray[np.float32]:
+        """Embed texts.
+
+        Parameters
+        ----------
+        texts : sequence of str
+            Empty strings are allowed.
+        batch_tokens : int
+            The most tokens of a batch, padding counted. Changes speed and memory; the
+            embeddings only by rounding.
+
+        Returns
+        -------
+        ndarray of float32, shape (len(texts), dim)
+            In the order of the texts.
+
+        Raises
+        ------
+        InputError
+            For anything that is not a string, naming its row.
+        UsageError
+            For a budget smaller than one text of `max_length` tokens.
+        """
+        if isinstance(texts, str):
+            raise UsageError("give a list of texts, not a single string")
+        if batch_tokens < self.max_length:
+            raise UsageError(
+                f"batch_tokens must be at least max_length ({self.max_length}), not {batch_tokens}"
+            )
+        for row, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise InputError(f"row {row}: a text must be a string, not {text!r:.40}")
+        embeddings = np.empty((len(texts), self.dim), np.float32)
+        with exact_float32(self.num_threads):
+            for start in range(0, len(texts), _BLOCK):
+                block = texts[start : start + _BLOCK]
+                tokens = self._tokenize(block)
+                for rows in _batches([len(t) for t in tokens], batch_tokens):
+                    found = self._forward([tokens[row] for row in rows])
+                    embeddings[[start + row for row in rows]] = found
+        bad = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
+        if bad.size:
+            raise InputError(f"row {bad[0]}: the model gave NaN or infinity for this text")
+        return embeddings
+
+    def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        prompt, lower = self._recipe.prompt, self._recipe.lower_case
+        whole = [prompt + (text.lower() if lower else text) for text in texts]
+        tokens: list[list[int]] = self.tokenizer(whole, verbose=False)["input_ids"]
+        long = [row for row, ids in enumerate(tokens) if len(ids) > self.max_length]
+        if long:
+            # Only the tokenizer knows which special tokens stay at the end of a cut text.
+            cut = self.tokenizer(
+                [whole[row] for row in long], truncation=True, max_length=self.max_length
+            )["input_ids"]
+            for row, ids in zip(long, cut, strict=True):
+                tokens[row] = ids
+            if not self.truncated:
+                warnings.warn(
+                    f"texts longer than max_length={self.max_length} tokens are cut "
+                    f"({len(long)} of the first {len(texts)}); this is said once",
+                    stacklevel=3,
+                )
+            self.truncated += len(long)
+        return tokens
+
+    def _forward(self, tokens: list[list[int]]) -> npt.NDArray[np.float32]:
+        import torch
+
+        width = max(1, *(len(ids) for ids in tokens), 1)
+        padding = self.tokenizer.pad_token_id
+        ids = np.full((len(tokens), width), 0 if padding is None else padding, np.int64)
+        mask = np.zeros((len(tokens), width), np.int64)
+        for row, found in enumerate(tokens):
+            ids[row, : len(found)] = found
+            # A tokenizer without special tokens gives nothing at all for an empty text.
+            mask[row, : max(1, len(found))] = 1
+        attention = torch.from_numpy(mask).to(self.device)
+        output = self.model(
+            input_ids=torch.from_numpy(ids).to(self.device), attention_mask=attention
+        )
+        hidden = output.last_hidden_state
+        kept = attention.unsqueeze(-1)
+        if self.pooling == "cls":
+            pooled = hidden[:, 0]
+        elif self.pooling == "max":
+            pooled = hidden.masked_fill(kept == 0, float("-inf")).amax(dim=1)
+        else:
+            pooled = (hidden * kept).sum(dim=1) / kept.sum(dim=1)
+        if self.normalized:
+            pooled = torch.nn.functional.normalize(pooled, dim=1)
+        result: npt.NDArray[np.float32] = pooled.cpu().numpy()
+        return result
+
+
+def _batches(lengths: list[int], budget: int) -> Iterator[list[int]]:
+    """Rows in batches of similar length, longest first, each within the budget when padded."""
+    batch: list[int] = []
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        if batch and max(1, lengths[batch[0]]) * (len(batch) + 1) > budget:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch

@@ -1,0 +1,125 @@
+"""ONNX files of a trained compressor, each checked against the network it came from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from embedpress import __version__
+from embedpress.errors import ExportError
+from embedpress.onnx import graph
+from embedpress.vectors.files import write_atomic
+
+if TYPE_CHECKING:
+    from embedpress.autoencoder.estimator import Compressor
+
+PARITY_BATCHES = (1, 7, 256)
+TOLERANCE = 1e-4
+"""Largest difference of a float output, relative to the largest value of the output."""
+CODE_TOLERANCE = 1e-3
+"""Share of vectors whose code may differ: distances to two codewords equal within rounding."""
+
+
+def write_graphs(compressor: Compressor, config: dict[str, Any], folder: Path) -> list[str]:
+    """Write every graph of a compressor to `folder`, after its parity check.
+
+    Parameters
+    ----------
+    compressor : Compressor
+        Fitted.
+    config : dict
+        Of config.json, with the fingerprint.
+    folder : Path
+
+    Returns
+    -------
+    list of str
+        Names of the files written.
+
+    Raises
+    ------
+    ExportError
+        A graph whose results differ from the network's; its file is not written.
+    """
+    latents, codes = compressor.latent_tower_, compressor.code_tower_
+    dim, scale = compressor.n_features_in_, compressor.scale_
+    stamp = {
+        "fingerprint": config["fingerprint"],
+        "metric": compressor.metric,
+        "normalization": "l2" if compressor.metric == "cosine" else "none",
+        "opset": str(graph.OPSET),
+        "embedpress": __version__,
+        "onnx": onnx.__version__,
+    }
+    models = {
+        "encoder.onnx": graph.encoder_graph(scale, dim, latents, codes, stamp),
+        "query_encoder.onnx": graph.query_encoder_graph(scale, dim, latents, codes, stamp),
+    }
+    if latents is not None:
+        models["decoder.onnx"] = graph.decoder_graph(scale, dim, latents, stamp)
+    if codes is not None:
+        models["code_decoder.onnx"] = graph.decoder_graph(scale, dim, codes, stamp)
+    if latents is not None and codes is not None:
+        # ONNX Runtime computes every output of a graph, wanted or not.
+        models["latent_encoder.onnx"] = graph.encoder_graph(scale, dim, latents, None, stamp)
+        models["code_encoder.onnx"] = graph.encoder_graph(scale, dim, None, codes, stamp)
+    for name, model in models.items():
+        check_parity(compressor, name, model)
+    for name, model in models.items():
+        write_atomic(folder / name, model.SerializeToString(deterministic=True))
+    return sorted(models)
+
+
+def check_parity(compressor: Compressor, name: str, model: onnx.ModelProto) -> None:
+    """Compare a graph with the network at several batch sizes.
+
+    Raises
+    ------
+    ExportError
+        Naming the graph, the output and the largest difference.
+    """
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    port = session.get_inputs()[0].name
+    rng = np.random.default_rng(0)
+    for batch in PARITY_BATCHES:
+        x = rng.standard_normal((batch, compressor.n_features_in_), dtype=np.float32)
+        if port == "latents":
+            x = compressor.transform(x)
+        elif port == "codes":
+            x = compressor.encode(x)
+        outputs = [output.name for output in session.get_outputs()]
+        for output, got in zip(outputs, session.run(outputs, {port: x}), strict=True):
+            _compare(f"{name}: {output} at batch {batch}", got, _expected(compressor, name, output, x))
+
+
+def _expected(compressor: Compressor, name: str, output: str, x: NDArray[Any]) -> NDArray[Any]:
+    if name == "decoder.onnx":
+        return compressor.inverse_transform(x)
+    if name == "code_decoder.onnx":
+        return compressor.decode(x)
+    if output == "codes":
+        return compressor.encode(x)
+    if output == "code_queries":
+        return compressor.encode_queries(x)
+    return compressor.transform_queries(x) if "query" in name else compressor.transform(x)
+
+
+def _compare(what: str, got: NDArray[Any], expected: NDArray[Any]) -> None:
+    if got.shape != expected.shape:
+        raise ExportError(f"{what} has shape {got.shape}, the network gives {expected.shape}")
+    if got.dtype == np.uint8:
+        differing = float((got != expected).any(axis=1).mean())
+        if differing > max(CODE_TOLERANCE, 1 / len(got) if len(got) > 1 else 0):
+            raise ExportError(f"{what} differ from the network's in {differing:.1%} of vectors")
+        return
+    difference = float(np.abs(got - expected).max())
+    if not difference <= TOLERANCE * max(1.0, float(np.abs(expected).max())):
+        raise ExportError(f"{what} differ from the network's by up to {difference:.2e}")

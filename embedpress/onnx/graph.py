@@ -1,0 +1,216 @@
+"""The graphs of a compressor, node by node, from the trained weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+from embedpress.autoencoder.network import InputScale, ResidualMap, Tower
+from embedpress.autoencoder.quantizer import CODEBOOK_SIZE, AdditiveQuantizer
+
+OPSET = 17
+IR_VERSION = 8
+"""Both old on purpose: any ONNX Runtime since 1.12 reads them."""
+
+
+@dataclass
+class GraphBuilder:
+    """Nodes and weights of a graph under construction; names are counted, never random."""
+
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    weights: dict[str, onnx.TensorProto] = field(default_factory=dict)
+
+    def add(self, op: str, *inputs: str, name: str | None = None, **attributes: object) -> str:
+        """Append one node with one output and return that output's name."""
+        output = name or f"{op.lower()}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(op, list(inputs), [output], output, **attributes))
+        return output
+
+    def weight(self, name: str, value: NDArray[np.generic]) -> str:
+        """A named constant, stored once."""
+        if name not in self.weights:
+            self.weights[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
+        return name
+
+    def model(
+        self,
+        inputs: Sequence[tuple[str, int, int]],
+        outputs: Sequence[tuple[str, int, int]],
+        metadata: dict[str, str],
+    ) -> onnx.ModelProto:
+        """Close the graph: (name, element type, width) of each input and output."""
+
+        def described(ports: Sequence[tuple[str, int, int]]) -> list[onnx.ValueInfoProto]:
+            return [helper.make_tensor_value_info(n, t, ["batch", w]) for n, t, w in ports]
+
+        graph = helper.make_graph(
+            self.nodes, "embedpress", described(inputs), described(outputs), self.weights.values()
+        )
+        model = helper.make_model(
+            graph,
+            opset_imports=[helper.make_opsetid("", OPSET)],
+            ir_version=IR_VERSION,
+            producer_name="embedpress",
+        )
+        helper.set_model_props(model, metadata)
+        onnx.checker.check_model(model, full_check=True)
+        return model
+
+
+def scaled(graph: GraphBuilder, x: str, scale: InputScale) -> str:
+    """Bring the input to unit scale, as :class:`InputScale` does."""
+    if scale.metric != "cosine":
+        return graph.add("Div", x, graph.weight("scale", _numpy(scale.scale)))
+    norm = graph.add("ReduceL2", x, axes=[1], keepdims=1)
+    safe = graph.add("Max", norm, graph.weight("epsilon", np.float32(1e-12)))
+    return graph.add("Div", x, safe)
+
+
+def residual_map(
+    graph: GraphBuilder, x: str, network: ResidualMap, prefix: str, output: str | None = None
+) -> str:
+    """``linear(x) + mlp(x)`` with batch normalisation folded into the layer before it."""
+
+    def dense(value: str, weight: NDArray[np.float32], bias: NDArray[np.float32], key: str) -> str:
+        # Stored transposed: ONNX Runtime packs a constant right operand once, at load.
+        return graph.add(
+            "Gemm",
+            value,
+            graph.weight(f"{prefix}.{key}.weight", weight.T),
+            graph.weight(f"{prefix}.{key}.bias", bias),
+        )
+
+    y = dense(x, _numpy(network.linear.weight), _numpy(network.linear.bias), "linear")
+    if network.residual:
+        hidden = x
+        for key, layer in enumerate(folded_layers(network.mlp)):
+            if layer is None:
+                hidden = graph.add("Relu", hidden)
+            else:
+                hidden = dense(hidden, *layer, f"mlp.{key}")
+        y = graph.add("Add", y, hidden)
+    return y if output is None else graph.add("Identity", y, name=output)
+
+
+def folded_layers(
+    mlp: nn.Sequential,
+) -> list[tuple[NDArray[np.float32], NDArray[np.float32]] | None]:
+    """(weight, bias) of each dense layer and None for each ReLU; dropout is gone."""
+    layers: list[tuple[NDArray[np.float32], NDArray[np.float32]] | None] = []
+    for module in mlp:
+        if isinstance(module, nn.Linear):
+            layers.append((_numpy(module.weight), _numpy(module.bias)))
+        elif isinstance(module, nn.BatchNorm1d):
+            dense = layers.pop()
+            if dense is None or module.running_mean is None or module.running_var is None:
+                raise TypeError("batch normalisation must follow a dense layer")
+            weight, bias = dense
+            gain = _numpy(module.weight) / np.sqrt(_numpy(module.running_var) + module.eps)
+            shift = _numpy(module.bias) - _numpy(module.running_mean) * gain
+            layers.append((weight * gain[:, None], bias * gain + shift))
+        elif isinstance(module, nn.ReLU):
+            layers.append(None)
+    return layers
+
+
+def assign(graph: GraphBuilder, z: str, quantizer: AdditiveQuantizer, output: str) -> str:
+    """Greedy nearest codewords, stage after stage, as :meth:`AdditiveQuantizer.assign`."""
+    books = _numpy(quantizer.codebooks)
+    stages, groups, size, width = books.shape
+    slices = graph.weight("slices", np.array([-1, groups, width], np.int64))
+    # (batch, groups * width) -> (groups, batch, width)
+    residual = graph.add("Transpose", graph.add("Reshape", z, slices), perm=[1, 0, 2])
+    chosen = []
+    for stage in range(stages):
+        half_norms = np.square(books[stage]).sum(-1)[:, None, :] / 2
+        products = graph.add(
+            "MatMul", residual, graph.weight(f"books.{stage}", books[stage].transpose(0, 2, 1))
+        )
+        scores = graph.add("Sub", products, graph.weight(f"half_norms.{stage}", half_norms))
+        index = graph.add("ArgMax", scores, axis=2, keepdims=0)
+        chosen.append(graph.add("Transpose", index, perm=[1, 0]))
+        if stage + 1 < stages:
+            offsets = (np.arange(groups, dtype=np.int64) * size)[:, None]
+            rows = graph.add("Add", index, graph.weight("book_rows", offsets))
+            table = graph.weight(f"words.{stage}", books[stage].reshape(-1, width))
+            residual = graph.add("Sub", residual, graph.add("Gather", table, rows, axis=0))
+    joined = chosen[0] if stages == 1 else graph.add("Concat", *chosen, axis=1)
+    return graph.add("Cast", joined, name=output, to=TensorProto.UINT8)
+
+
+def lookup(graph: GraphBuilder, codes: str, quantizer: AdditiveQuantizer) -> str:
+    """Sum of the codewords that codes name, as :meth:`AdditiveQuantizer.lookup`."""
+    books = _numpy(quantizer.codebooks)
+    stages, groups, size, width = books.shape
+    offsets = np.arange(stages * groups, dtype=np.int64) * CODEBOOK_SIZE
+    rows = graph.add("Cast", codes, to=TensorProto.INT64)
+    rows = graph.add("Add", rows, graph.weight("code_rows", offsets))
+    words = graph.add("Gather", graph.weight("codebooks", books.reshape(-1, width)), rows, axis=0)
+    shape = graph.weight("word_shape", np.array([-1, stages, groups * width], np.int64))
+    stacked = graph.add("Reshape", words, shape)
+    axes = graph.weight("stage_axis", np.array([1], np.int64))
+    return graph.add("ReduceSum", stacked, axes, keepdims=0)
+
+
+def encoder_graph(
+    scale: InputScale, dim: int, latents: Tower | None, codes: Tower | None, metadata: dict[str, str]
+) -> onnx.ModelProto:
+    """``embeddings`` -> ``latents`` and ``codes``, of the towers given."""
+    graph = GraphBuilder()
+    x = scaled(graph, "embeddings", scale)
+    outputs = []
+    if latents is not None:
+        residual_map(graph, x, latents.encoder, "latents", "latents")
+        outputs.append(("latents", TensorProto.FLOAT, latents.width))
+    if codes is not None and codes.quantizer is not None:
+        z = residual_map(graph, x, codes.encoder, "codes")
+        assign(graph, z, codes.quantizer, "codes")
+        outputs.append(("codes", TensorProto.UINT8, codes.quantizer.code_size))
+    return graph.model([("embeddings", TensorProto.FLOAT, dim)], outputs, metadata)
+
+
+def query_encoder_graph(
+    scale: InputScale, dim: int, latents: Tower | None, codes: Tower | None, metadata: dict[str, str]
+) -> onnx.ModelProto:
+    """``embeddings`` -> ``latents`` and ``code_queries``, of the towers given."""
+    graph = GraphBuilder()
+    x = scaled(graph, "embeddings", scale)
+    outputs = []
+    if latents is not None:
+        residual_map(graph, x, latents.query_encoder, "latents", "latents")
+        outputs.append(("latents", TensorProto.FLOAT, latents.width))
+    if codes is not None and codes.quantizer is not None:
+        stages = codes.quantizer.codebooks.shape[0]
+        q = residual_map(graph, x, codes.query_encoder, "codes")
+        repeats = graph.weight("stages", np.array([1, stages], np.int64))
+        graph.add("Tile", q, repeats, name="code_queries")
+        outputs.append(("code_queries", TensorProto.FLOAT, codes.width * stages))
+    return graph.model([("embeddings", TensorProto.FLOAT, dim)], outputs, metadata)
+
+
+def decoder_graph(
+    scale: InputScale, dim: int, tower: Tower, metadata: dict[str, str]
+) -> onnx.ModelProto:
+    """``latents`` (or ``codes``, for a tower with a quantizer) -> ``embeddings``."""
+    graph = GraphBuilder()
+    if tower.quantizer is None:
+        z, port = "latents", ("latents", TensorProto.FLOAT, tower.width)
+    else:
+        z = lookup(graph, "codes", tower.quantizer)
+        port = ("codes", TensorProto.UINT8, tower.quantizer.code_size)
+    y = residual_map(graph, z, tower.decoder, "decoder")
+    factor = np.float32(1) if scale.metric == "cosine" else _numpy(scale.scale)
+    graph.add("Mul", y, graph.weight("scale", factor), name="embeddings")
+    return graph.model([port], [("embeddings", TensorProto.FLOAT, dim)], metadata)
+
+
+def _numpy(tensor: torch.Tensor) -> NDArray[np.float32]:
+    value: NDArray[np.float32] = tensor.detach().cpu().numpy().astype(np.float32)
+    return value

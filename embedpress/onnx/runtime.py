@@ -1,0 +1,213 @@
+"""A compressor on ONNX Runtime: numpy in, numpy out, no torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import ArrayLike, NDArray
+
+from embedpress.errors import FormatError, InputError, UsageError
+from embedpress.threads import check_threads
+from embedpress.vectors import check_codes, check_vectors
+
+Floats = NDArray[np.float32]
+
+FORMAT_VERSION = 1
+BATCH_ROWS = 1024
+CONFIG_LIMIT = 1 << 20
+"""Bytes of a config.json that are read; a real one has a few hundred."""
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """config.json of a compressor folder, checked.
+
+    Raises
+    ------
+    UsageError
+        No such folder.
+    FormatError
+        Not a compressor, of an unknown version, or with fields that cannot be.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise UsageError(f"no compressor folder at {folder}")
+    file = folder / "config.json"
+    try:
+        if file.stat().st_size > CONFIG_LIMIT:
+            raise FormatError(f"{file} is too large to be a compressor's configuration")
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FormatError(f"{folder} is not a compressor: it has no config.json") from None
+    except (ValueError, RecursionError, OSError) as error:
+        raise FormatError(f"{file} cannot be read: {error}") from None
+    if not isinstance(config, dict) or config.get("kind") != "compressor":
+        raise FormatError(f"{file} is not the configuration of a compressor")
+    if config.get("format_version") != FORMAT_VERSION:
+        raise FormatError(
+            f"{file} has format version {config.get('format_version')!r}; "
+            f"this embedpress reads version {FORMAT_VERSION}"
+        )
+    _check_config(config, file)
+    return config
+
+
+def _check_config(config: dict[str, Any], file: Path) -> None:
+    def whole(name: str, *, optional: bool) -> None:
+        value = config.get(name)
+        if optional and value is None:
+            return
+        if type(value) is not int or not 1 <= value <= 1 << 20:
+            raise FormatError(f"{file}: {name} is {value!r}, not a size")
+
+    whole("dim", optional=False)
+    for name in ("n_components", "code_size", "stages", "groups", "code_width"):
+        whole(name, optional=True)
+    if config.get("metric") not in ("cosine", "ip", "l2"):
+        raise FormatError(f"{file}: metric is {config.get('metric')!r}, not cosine, ip or l2")
+    if not isinstance(config.get("fingerprint"), str):
+        raise FormatError(f"{file} has no fingerprint")
+    if config.get("n_components") is None and config.get("code_size") is None:
+        raise FormatError(f"{file} names neither n_components nor code_size")
+
+
+class OnnxCompressor:
+    """The trained compressor of a folder, run by ONNX Runtime.
+
+    Parameters
+    ----------
+    path : str or Path
+        A compressor folder.
+    num_threads : int, optional
+        Threads of each call; by default all that this process may use.
+    providers : sequence of str, optional
+        ONNX Runtime execution providers, by default the CPU's.
+
+    Attributes
+    ----------
+    dim, n_components, code_size : int (the last two or None)
+    metric : {"cosine", "ip", "l2"}
+    fingerprint : str
+        sha256 of the trained weights and configuration.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        num_threads: int | None = None,
+        providers: tuple[str, ...] = ("CPUExecutionProvider",),
+    ) -> None:
+        self.path = Path(path)
+        self.config = read_config(self.path)
+        self.dim: int = self.config["dim"]
+        self.n_components: int | None = self.config.get("n_components")
+        self.code_size: int | None = self.config.get("code_size")
+        self.metric: str = self.config["metric"]
+        self.fingerprint: str = self.config["fingerprint"]
+        self.num_threads = check_threads(num_threads)
+        self.providers = providers
+        self._sessions: dict[str, onnxruntime.InferenceSession] = {}
+
+    def transform(self, X: ArrayLike) -> Floats:
+        """Latents (n, n_components), float32, of embeddings (n, dim)."""
+        self._need("n_components")
+        return self._run(self._narrowest("latent_encoder.onnx"), "latents", self._embeddings(X))
+
+    def inverse_transform(self, Z: ArrayLike) -> Floats:
+        """Embeddings (n, dim), float32, restored from latents (n, n_components)."""
+        width = self._need("n_components")
+        latents = check_vectors(np.asarray(Z), dim=width, what="latents")
+        return self._run("decoder.onnx", "embeddings", latents)
+
+    def transform_queries(self, X: ArrayLike) -> Floats:
+        """Query latents (n, n_components), float32, scored against latents by the metric."""
+        self._need("n_components")
+        return self._run("query_encoder.onnx", "latents", self._embeddings(X))
+
+    def encode(self, X: ArrayLike) -> NDArray[np.uint8]:
+        """Codes (n, code_size), uint8, of embeddings (n, dim)."""
+        self._need("code_size")
+        return self._run(self._narrowest("code_encoder.onnx"), "codes", self._embeddings(X))
+
+    def decode(self, codes: ArrayLike) -> Floats:
+        """Embeddings (n, dim), float32, restored from codes (n, code_size)."""
+        width = self._need("code_size")
+        checked = check_codes(np.asarray(codes), code_size=width)
+        return self._run("code_decoder.onnx", "embeddings", checked)
+
+    def encode_queries(self, X: ArrayLike) -> Floats:
+        """Queries (n, code_size * slice), float32, as FAISS's scan of the codes takes them."""
+        self._need("code_size")
+        return self._run("query_encoder.onnx", "code_queries", self._embeddings(X))
+
+    def codebooks(self) -> Floats:
+        """Centroids (code_size, 256, slice), float32, of the product quantizer over codes."""
+        from safetensors import safe_open
+
+        code_size = self._need("code_size")
+        file = self.path / "model.safetensors"
+        try:
+            with safe_open(file, framework="numpy") as tensors:
+                books = tensors.get_tensor("codes.quantizer.codebooks")
+        except Exception as error:  # safetensors raises its own and OSError alike
+            raise FormatError(f"{file} cannot be read: {error}") from None
+        if books.ndim != 4 or books.shape[0] * books.shape[1] != code_size:
+            raise FormatError(f"{file}: codebooks of shape {books.shape} do not fit {code_size}")
+        return check_vectors(
+            books.reshape(-1, books.shape[3]), what="codebooks"
+        ).reshape(code_size, books.shape[2], books.shape[3])
+
+    def _embeddings(self, X: ArrayLike) -> Floats:
+        return check_vectors(np.asarray(X), dim=self.dim, metric=self.metric)
+
+    def _need(self, name: str) -> int:
+        value: int | None = getattr(self, name)
+        if value is None:
+            raise InputError(f"the compressor at {self.path} has no {name}: fit it with one")
+        return value
+
+    def _narrowest(self, file: str) -> str:
+        """The graph with only one output where both were exported: half the arithmetic."""
+        return file if (self.path / file).is_file() else "encoder.onnx"
+
+    def _run(self, file: str, output: str, x: NDArray[Any]) -> NDArray[Any]:
+        session = self._session(file)
+        port = session.get_inputs()[0].name
+        blocks = [
+            session.run([output], {port: x[i : i + BATCH_ROWS]})[0]
+            for i in range(0, len(x), BATCH_ROWS)
+        ]
+        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+
+    def _session(self, file: str) -> onnxruntime.InferenceSession:
+        if file not in self._sessions:
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = self.num_threads
+            options.inter_op_num_threads = 1
+            path = self.path / file
+            if not path.is_file():
+                raise FormatError(f"{self.path} has no {file}: export the compressor again")
+            try:
+                session = onnxruntime.InferenceSession(
+                    str(path), options, providers=list(self.providers)
+                )
+            except Exception as error:  # onnxruntime's exceptions share no public base
+                first = str(error).splitlines()[0] if str(error) else type(error).__name__
+                raise FormatError(f"{path} is not a graph ONNX Runtime can load: {first}") from None
+            stamped = session.get_modelmeta().custom_metadata_map.get("fingerprint")
+            if stamped != self.fingerprint:
+                raise FormatError(
+                    f"{path} belongs to another compressor (fingerprint {stamped}, "
+                    f"config.json says {self.fingerprint}): export again"
+                )
+            self._sessions[file] = session
+        return self._sessions[file]
+
+
+def load(path: str | Path, *, num_threads: int | None = None) -> OnnxCompressor:
+    """Open a compressor folder for use with ONNX Runtime alone; see :class:`OnnxCompressor`."""
+    return OnnxCompressor(path, num_threads=num_threads)

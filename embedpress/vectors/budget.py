@@ -1,0 +1,77 @@
+"""Memory budgets: sizes as people write them, and the rows that fit in one."""
+
+from __future__ import annotations
+
+import re
+
+from embedpress.errors import UsageError
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?) *([KMGT]?)(?:I?B)?", re.ASCII)
+
+
+def parse_size(text: str | int) -> int:
+    """Turn a size such as ``"2G"`` into bytes.
+
+    Parameters
+    ----------
+    text
+        A whole number of bytes, or a number with one of the units K, M, G, T (powers of 1024;
+        ``KB`` and ``KiB`` mean the same as ``K``), in upper or lower case.
+
+    Returns
+    -------
+    int
+        The size in bytes, at least 1.
+
+    Raises
+    ------
+    UsageError
+        If the text is not a size, or the size is less than one byte.
+    """
+    if isinstance(text, int) and not isinstance(text, bool):
+        size = text
+    else:
+        found = _SIZE.fullmatch(text.strip().upper()) if isinstance(text, str) else None
+        if found is None:
+            raise UsageError(f"{text!r} is not a size: write it as 512M or 2G")
+        size = (
+            int(float(found[1]) * _UNITS[found[2]])
+            if "." in found[1]
+            else (int(found[1]) * _UNITS[found[2]])
+        )
+    if size < 1:
+        raise UsageError(f"a size must be at least one byte, not {text!r}")
+    return size
+
+
+def rows_within(budget_bytes: int, bytes_per_row: int, *, at_most: int) -> int:
+    """Say how many rows fit in a memory budget.
+
+    Parameters
+    ----------
+    budget_bytes
+        Memory to spend, in bytes.
+    bytes_per_row
+        What one row takes, in bytes.
+    at_most
+        Upper limit of the answer, in rows.
+
+    Returns
+    -------
+    int
+        Between 1 and `at_most` rows.
+
+    Raises
+    ------
+    UsageError
+        If not even one row fits, or an argument is not positive.
+    """
+    if bytes_per_row < 1 or at_most < 1:
+        raise UsageError("bytes_per_row and at_most must be at least 1")
+    if budget_bytes < bytes_per_row:
+        raise UsageError(
+            f"a memory budget of {budget_bytes} bytes does not hold one row of {bytes_per_row}"
+            " bytes: raise it"
+        )
+    return min(budget_bytes // bytes_per_row, at_most)
