@@ -150,7 +150,9 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
 
     # -- training ---------------------------------------------------------------------
 
-    def fit(self, X: ArrayLike, y: object = None, *, progress: Progress | None = None) -> Compressor:
+    def fit(
+        self, X: ArrayLike, y: object = None, *, progress: Progress | None = None
+    ) -> Compressor:
         """Train both towers from their linear starts.
 
         Parameters
@@ -408,9 +410,7 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         """
         tower, quantizer = self._need_codes()
         checked = check_codes(np.asarray(codes), code_size=quantizer.code_size).astype(np.int64)
-        return self._run(
-            lambda c: self.scale_.restore(tower.decoder(quantizer.lookup(c))), checked
-        )
+        return self._run(lambda c: self.scale_.restore(tower.decoder(quantizer.lookup(c))), checked)
 
     def encode_queries(self, X: ArrayLike) -> Floats:
         """Queries as FAISS's scan of the codes takes them, never quantized.
@@ -447,9 +447,7 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         if self.code_tower_ is not None:
             _, quantizer = self._need_codes()
             stored = self._run(quantizer.lookup, self.encode(x).astype(np.int64))
-            queries = self._run(
-                lambda q: self.code_tower_.query_encoder(self.scale_(q)), x
-            )
+            queries = self._run(lambda q: self.code_tower_.query_encoder(self.scale_(q)), x)
         else:
             stored, queries = self.transform(x), self.transform_queries(x)
         unit = self._run(self.scale_, x)

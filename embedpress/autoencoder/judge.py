@@ -45,7 +45,9 @@ def leave_one_out_recall(
     kind = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
     truth = _without_self(faiss.knn(unit[rows], unit, k + 1, metric=kind)[1], rows, k)
     found = _without_self(faiss.knn(queries[rows], stored, k + 1, metric=kind)[1], rows, k)
-    return float(np.mean([len(np.intersect1d(f, t)) / k for f, t in zip(found, truth, strict=True)]))
+    return float(
+        np.mean([len(np.intersect1d(f, t)) / k for f, t in zip(found, truth, strict=True)])
+    )
 
 
 def _without_self(found: NDArray[np.int64], rows: NDArray[np.int64], k: int) -> NDArray[np.int64]:

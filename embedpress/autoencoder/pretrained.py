@@ -89,7 +89,9 @@ def load_compressor(folder: str | Path) -> Compressor:
     stable = {k: v for k, v in config.items() if k != "fingerprint"}
     digest = hashlib.sha256(json.dumps(stable, sort_keys=True).encode() + raw).hexdigest()
     if digest != config["fingerprint"]:
-        raise FormatError(f"{path}: model.safetensors or config.json was changed since it was saved")
+        raise FormatError(
+            f"{path}: model.safetensors or config.json was changed since it was saved"
+        )
     compressor = Compressor(**config["parameters"])
     compressor.n_features_in_ = config["dim"]
     compressor.history_ = {}

@@ -163,8 +163,10 @@ def read_ahead(
 def contents_of(files: list[ImageFile], pool: ThreadPoolExecutor) -> str:
     """One sha256 of the ids and the bytes of photos."""
     digest = hashlib.sha256()
-    for file, found in zip(files, pool.map(_digest, files), strict=True):
-        digest.update(f"{file.id}\0{found}\n".encode())
+    for start in range(0, len(files), 1024):
+        part = files[start : start + 1024]
+        for file, found in zip(part, pool.map(_digest, part), strict=True):
+            digest.update(f"{file.id}\0{found}\n".encode())
     return digest.hexdigest()
 
 

@@ -89,6 +89,7 @@ def extract_text(
         device=device,
         num_threads=num_threads,
     )
+    extractor.check_batch_tokens(batch_tokens)
 
     def work(chunk: TextChunk) -> Piece:
         before = extractor.truncated

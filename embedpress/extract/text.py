@@ -117,10 +117,7 @@ class TextExtractor:
         """
         if isinstance(texts, str):
             raise UsageError("give a list of texts, not a single string")
-        if batch_tokens < self.max_length:
-            raise UsageError(
-                f"batch_tokens must be at least max_length ({self.max_length}), not {batch_tokens}"
-            )
+        self.check_batch_tokens(batch_tokens)
         for row, text in enumerate(texts):
             if not isinstance(text, str):
                 raise InputError(f"row {row}: a text must be a string, not {text!r:.40}")
@@ -136,6 +133,13 @@ class TextExtractor:
         if bad.size:
             raise InputError(f"row {bad[0]}: the model gave NaN or infinity for this text")
         return embeddings
+
+    def check_batch_tokens(self, batch_tokens: int) -> None:
+        """Raise `UsageError` for a budget smaller than one text of `max_length` tokens."""
+        if batch_tokens < self.max_length:
+            raise UsageError(
+                f"batch_tokens must be at least max_length ({self.max_length}), not {batch_tokens}"
+            )
 
     def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         prompt, lower = self._recipe.prompt, self._recipe.lower_case

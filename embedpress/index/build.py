@@ -191,9 +191,7 @@ def _empty_index(
             latents=lambda codes: latents_of(codes, books, stages),
             repeat=stages,
         )
-        inverted = faiss.IndexIVFPQ(
-            lists, code_size * width, layout.n_lists, code_size, 8, metric
-        )
+        inverted = faiss.IndexIVFPQ(lists, code_size * width, layout.n_lists, code_size, 8, metric)
         inverted.by_residual = False
         set_centroids(inverted.pq, books)
     # FAISS frees the coarse quantizer with the index only when told that it is its own.

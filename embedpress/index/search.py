@@ -305,9 +305,7 @@ def _empty_like(index: faiss.Index) -> faiss.Index:
     return faiss.IndexFlat(index.d, index.metric_type)
 
 
-def _padded(
-    rows: NDArray[np.int64], scores: Floats, k: int
-) -> tuple[NDArray[np.int64], Floats]:
+def _padded(rows: NDArray[np.int64], scores: Floats, k: int) -> tuple[NDArray[np.int64], Floats]:
     rows, scores = rows[:, :k], scores[:, :k]
     missing = k - rows.shape[1]
     if missing:

@@ -10,14 +10,17 @@ import onnx
 from numpy.typing import NDArray
 
 from embedpress import __version__
-from embedpress.errors import ExportError
+from embedpress.errors import ExportError, UsageError
 from embedpress.onnx import graph
+from embedpress.onnx.runtime import read_config
 from embedpress.vectors.files import write_atomic
 
 if TYPE_CHECKING:
     from embedpress.autoencoder.estimator import Compressor
 
 PARITY_BATCHES = (1, 7, 256)
+COPIED = ("model.safetensors", "metrics.json", "README.md", "config.json")
+"""In this order: a folder without config.json is not yet a compressor."""
 TOLERANCE = 1e-4
 """Largest difference of a float output, relative to the largest value of the output."""
 CODE_TOLERANCE = 1e-3
@@ -97,7 +100,9 @@ def check_parity(compressor: Compressor, name: str, model: onnx.ModelProto) -> N
             x = compressor.encode(x)
         outputs = [output.name for output in session.get_outputs()]
         for output, got in zip(outputs, session.run(outputs, {port: x}), strict=True):
-            _compare(f"{name}: {output} at batch {batch}", got, _expected(compressor, name, output, x))
+            _compare(
+                f"{name}: {output} at batch {batch}", got, _expected(compressor, name, output, x)
+            )
 
 
 def _expected(compressor: Compressor, name: str, output: str, x: NDArray[Any]) -> NDArray[Any]:
@@ -123,3 +128,42 @@ def _compare(what: str, got: NDArray[Any], expected: NDArray[Any]) -> None:
     difference = float(np.abs(got - expected).max())
     if not difference <= TOLERANCE * max(1.0, float(np.abs(expected).max())):
         raise ExportError(f"{what} differ from the network's by up to {difference:.2e}")
+
+
+def export(model: str | Path, out: str | Path) -> list[str]:
+    """Write what production needs of a compressor: graphs, configuration, codebooks, card.
+
+    Parameters
+    ----------
+    model : str or Path
+        A compressor folder.
+    out : str or Path
+        The folder to write; :func:`embedpress.load` opens it without torch.
+
+    Returns
+    -------
+    list of str
+        Names of the files written.
+
+    Raises
+    ------
+    UsageError, FormatError
+        No compressor there, or not a whole one.
+    ExportError
+        A graph whose results differ from the network's.
+    """
+    from embedpress.autoencoder.pretrained import load_compressor
+
+    source, folder = Path(model), Path(out)
+    compressor = load_compressor(source)
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file: give a folder to write to")
+    if folder.resolve() == source.resolve():
+        raise UsageError("export to another folder than the compressor's own")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").unlink(missing_ok=True)
+    written = write_graphs(compressor, read_config(source), folder)
+    copied = [name for name in COPIED if (source / name).is_file()]
+    for name in copied:
+        write_atomic(folder / name, (source / name).read_bytes())
+    return sorted(written + copied)

@@ -160,7 +160,11 @@ def lookup(graph: GraphBuilder, codes: str, quantizer: AdditiveQuantizer) -> str
 
 
 def encoder_graph(
-    scale: InputScale, dim: int, latents: Tower | None, codes: Tower | None, metadata: dict[str, str]
+    scale: InputScale,
+    dim: int,
+    latents: Tower | None,
+    codes: Tower | None,
+    metadata: dict[str, str],
 ) -> onnx.ModelProto:
     """``embeddings`` -> ``latents`` and ``codes``, of the towers given."""
     graph = GraphBuilder()
@@ -177,7 +181,11 @@ def encoder_graph(
 
 
 def query_encoder_graph(
-    scale: InputScale, dim: int, latents: Tower | None, codes: Tower | None, metadata: dict[str, str]
+    scale: InputScale,
+    dim: int,
+    latents: Tower | None,
+    codes: Tower | None,
+    metadata: dict[str, str],
 ) -> onnx.ModelProto:
     """``embeddings`` -> ``latents`` and ``code_queries``, of the towers given."""
     graph = GraphBuilder()

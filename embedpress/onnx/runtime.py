@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -157,9 +158,25 @@ class OnnxCompressor:
             raise FormatError(f"{file} cannot be read: {error}") from None
         if books.ndim != 4 or books.shape[0] * books.shape[1] != code_size:
             raise FormatError(f"{file}: codebooks of shape {books.shape} do not fit {code_size}")
-        return check_vectors(
-            books.reshape(-1, books.shape[3]), what="codebooks"
-        ).reshape(code_size, books.shape[2], books.shape[3])
+        return check_vectors(books.reshape(-1, books.shape[3]), what="codebooks").reshape(
+            code_size, books.shape[2], books.shape[3]
+        )
+
+    def bad_files(self) -> list[str]:
+        """Names of files that are missing or not this compressor's; empty when all hold."""
+        bad = []
+        weights = self.path / "model.safetensors"
+        if not weights.is_file() or _fingerprint(self.config, weights) != self.fingerprint:
+            bad.append(weights.name)
+        expected = ["encoder.onnx", "query_encoder.onnx"]
+        expected += ["decoder.onnx"] if self.n_components else []
+        expected += ["code_decoder.onnx"] if self.code_size else []
+        for name in expected:
+            try:
+                self._session(name)
+            except FormatError:
+                bad.append(name)
+        return bad
 
     def _embeddings(self, X: ArrayLike) -> Floats:
         return check_vectors(np.asarray(X), dim=self.dim, metric=self.metric)
@@ -206,6 +223,15 @@ class OnnxCompressor:
                 )
             self._sessions[file] = session
         return self._sessions[file]
+
+
+def _fingerprint(config: dict[str, Any], weights: Path) -> str:
+    stable = {name: value for name, value in config.items() if name != "fingerprint"}
+    digest = hashlib.sha256(json.dumps(stable, sort_keys=True).encode())
+    with weights.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def load(path: str | Path, *, num_threads: int | None = None) -> OnnxCompressor:

@@ -1,0 +1,42 @@
+# embedpress: `make demo` and `make test` set everything up in .venv by themselves.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO ?= demo
+
+.PHONY: help demo test test-all lint types bench clean
+
+help: ## Show what can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@echo "==> Setting up $(VENV) (a few minutes the first time)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo "embedpress needs Python 3.10 or newer: make PYTHON=python3.11 ..."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		-c constraints.txt -e '.[train,demo,dev]'
+	@touch $@
+
+demo: $(VENV)/installed ## The whole pipeline on real text: figures, searches, pictures
+	@$(BIN)/python scripts/demo.py --output $(DEMO)
+
+test: $(VENV)/installed ## The quick tests
+	@echo "==> Running the tests"
+	@$(BIN)/python -m pytest -m "not slow" -q
+
+test-all: $(VENV)/installed ## All tests, the slow ones too
+	@$(BIN)/python -m pytest -q
+
+lint: $(VENV)/installed ## Style and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: $(VENV)/installed ## Measure again what the README claims
+	@$(BIN)/python benchmarks/recall.py
+	@$(BIN)/python benchmarks/speed.py
+
+clean: ## Remove .venv and what the demo made
+	@rm -rf $(VENV) $(DEMO)

@@ -1,0 +1,625 @@
+"""The command line: one command a verb, each parses, calls one function, shows the result."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from embedpress import __version__
+from embedpress.console import output, progress_bar, run, show, stopwatch, training_bar
+from embedpress.errors import UsageError
+
+app = typer.Typer(
+    help="Compress BERT and ResNet embeddings 10 to 50 times and keep the search results.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+extract_app = typer.Typer(help="Embeddings of texts (BERT) or images (ResNet).")
+app.add_typer(extract_app, name="extract", no_args_is_help=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
+Threads = Annotated[
+    Optional[int], typer.Option("--num-threads", help="Threads; all available by default.")
+]
+Out = Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")]
+Model = Annotated[Path, typer.Option("-m", "--model", help="Compressor folder.")]
+
+
+class What(str, Enum):
+    """What compress writes."""
+
+    codes = "codes"
+    latents = "latents"
+
+
+class Rerank(str, Enum):
+    """Form of the rerank tier."""
+
+    none = "none"
+    int8 = "int8"
+    float16 = "float16"
+    float32 = "float32"
+
+
+class Metric(str, Enum):
+    """What near means."""
+
+    cosine = "cosine"
+    ip = "ip"
+    l2 = "l2"
+
+
+class MapMethod(str, Enum):
+    """How latents are laid out in the plane."""
+
+    auto = "auto"
+    pca = "pca"
+    umap = "umap"
+
+
+@app.callback(invoke_without_command=True)
+def about(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Compress BERT and ResNet embeddings 10 to 50 times and keep the search results."""
+    if version:
+        output.print(f"embedpress {__version__}")
+        raise typer.Exit
+
+
+@extract_app.command("text")
+def extract_text_command(
+    source: Annotated[
+        Path, typer.Argument(metavar="INPUT", help=".txt (a line each), .jsonl, .csv, .parquet.")
+    ],
+    out: Out,
+    model: Annotated[
+        str, typer.Option(help="Model folder or hub id.")
+    ] = "sentence-transformers/all-MiniLM-L6-v2",
+    column: Annotated[str, typer.Option(help="Column that holds the texts.")] = "text",
+    id_column: Annotated[
+        Optional[str], typer.Option(help="Column that holds the ids; row numbers by default.")
+    ] = None,
+    pooling: Annotated[
+        Optional[str], typer.Option(help="mean, cls or max; what the model says by default.")
+    ] = None,
+    normalize: Annotated[
+        Optional[bool],
+        typer.Option("--normalize/--no-normalize", help="Scale embeddings to length 1."),
+    ] = None,
+    max_length: Annotated[Optional[int], typer.Option(help="Tokens kept of a text.")] = None,
+    revision: Annotated[Optional[str], typer.Option(help="Revision of a hub id.")] = None,
+    batch_tokens: Annotated[int, typer.Option(help="Most tokens of a batch.")] = 8192,
+    device: Annotated[str, typer.Option(help="cpu, cuda, mps.")] = "cpu",
+    num_threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Embeddings of texts by a BERT-like model. The same command resumes a stopped job.
+
+    Example: `embedpress extract text reviews.jsonl -o embeddings --model ./minilm`
+    """
+    from embedpress.extract.job import extract_text
+
+    with stopwatch() as seconds, progress_bar("texts") as progress:
+        manifest = extract_text(
+            source,
+            out,
+            model=model,
+            column=column,
+            id_column=id_column,
+            batch_tokens=batch_tokens,
+            pooling=pooling,
+            normalize=normalize,
+            max_length=max_length,
+            revision=revision,
+            device=device,
+            num_threads=num_threads,
+            progress=progress,
+        )
+    _show_vectors(manifest, out, seconds(), as_json)
+
+
+@extract_app.command("image")
+def extract_image_command(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Photos, in subfolders too.")],
+    out: Out,
+    model: Annotated[str, typer.Option(help="resnet18, 34, 50, 101 or 152.")] = "resnet50",
+    weights: Annotated[
+        Optional[str], typer.Option(help="Weights by torchvision's name, or a local file.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Photos at once.")] = 32,
+    max_skipped: Annotated[
+        Optional[int], typer.Option(help="Fail beyond so many unreadable photos.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, mps.")] = "cpu",
+    num_threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Embeddings of photos by a ResNet. The same command resumes a stopped job.
+
+    Example: `embedpress extract image photos -o embeddings --weights resnet50.safetensors`
+    """
+    from embedpress.extract.job import extract_images
+
+    with stopwatch() as seconds, progress_bar("images") as progress:
+        manifest = extract_images(
+            folder,
+            out,
+            model=model,
+            weights=weights,
+            batch_size=batch_size,
+            max_skipped=max_skipped,
+            device=device,
+            num_threads=num_threads,
+            progress=progress,
+        )
+    _show_vectors(manifest, out, seconds(), as_json)
+
+
+@app.command("fit")
+def fit_command(
+    source: Annotated[Path, typer.Argument(metavar="EMB", help="Embeddings: folder or file.")],
+    out: Out,
+    n_components: Annotated[int, typer.Option(help="Floats of a latent; 0 for none.")] = 64,
+    code_size: Annotated[int, typer.Option(help="Bytes of a code; 0 for none.")] = 32,
+    metric: Annotated[
+        Optional[Metric], typer.Option(help="What near means; what EMB says by default.")
+    ] = None,
+    hidden_sizes: Annotated[
+        str, typer.Option(help="Hidden layers, as in 1024,512; empty for linear.")
+    ] = "1024",
+    dropout: Annotated[float, typer.Option(help="Share of hidden units dropped.")] = 0.0,
+    batch_norm: Annotated[bool, typer.Option(help="Batch-normalise hidden layers.")] = False,
+    noise: Annotated[float, typer.Option(help="Denoising: Gaussian noise, of the norm.")] = 0.0,
+    mask: Annotated[float, typer.Option(help="Denoising: share of entries dropped.")] = 0.0,
+    weight_decay: Annotated[float, typer.Option(help="Of AdamW.")] = 0.0,
+    epochs: Annotated[int, typer.Option(help="Passes over the vectors.")] = 30,
+    time_budget: Annotated[
+        Optional[float], typer.Option(help="Seconds of training at the most.")
+    ] = None,
+    patience: Annotated[
+        Optional[int], typer.Option(help="Stop after so many evaluations without a gain.")
+    ] = None,
+    max_samples: Annotated[int, typer.Option(help="Train on at most so many rows.")] = 100_000,
+    column: Annotated[Optional[str], typer.Option(help="Vector column of a plain file.")] = None,
+    seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, mps.")] = "cpu",
+    num_threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Train a compressor: latents and codes, exported to ONNX and measured.
+
+    Example: `embedpress fit embeddings -o model --n-components 64 --code-size 32`
+    """
+    from embedpress.autoencoder.estimator import Compressor
+    from embedpress.autoencoder.fit import fit
+    from embedpress.autoencoder.pretrained import held_out_recall
+
+    compressor = Compressor(
+        n_components or None,
+        code_size or None,
+        metric=metric.value if metric else _metric_of(source),
+        hidden_sizes=_whole_numbers(hidden_sizes),
+        dropout=dropout,
+        batch_norm=batch_norm,
+        noise=noise,
+        mask=mask,
+        weight_decay=weight_decay,
+        epochs=epochs,
+        time_budget=time_budget,
+        patience=patience,
+        max_samples=max_samples,
+        seed=seed,
+        device=device,
+        num_threads=num_threads,
+    )
+    with stopwatch() as seconds, training_bar() as progress:
+        config = fit(source, out, compressor, column=column, progress=progress)
+    held = held_out_recall(compressor)
+    result = {
+        "output": str(out),
+        "fingerprint": config["fingerprint"],
+        "dim": config["dim"],
+        "n_components": config["n_components"],
+        "code_size": config["code_size"],
+        "held_out_recall@10": held,
+        "seconds": seconds(),
+    }
+    lines = [f"compressor in {out}, {seconds():.0f} s"]
+    lines += [
+        f"  {name}: held-out recall@10 {f['trained']:.3f} (linear start {f['linear_start']:.3f})"
+        for name, f in held.items()
+    ]
+    show(result, as_json=as_json, text="\n".join(lines))
+
+
+@app.command("export")
+def export_command(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Compressor folder.")],
+    out: Out,
+    as_json: Json = False,
+) -> None:
+    """Write what production needs, each ONNX graph checked against the network again.
+
+    Example: `embedpress export model -o deploy`
+    """
+    from embedpress.onnx.export import export
+
+    files = export(model, out)
+    result = {"output": str(out), "files": files}
+    show(result, as_json=as_json, text=f"{out}: " + ", ".join(files))
+
+
+@app.command("compress")
+def compress_command(
+    source: Annotated[Path, typer.Argument(metavar="EMB", help="Embeddings: folder or file.")],
+    model: Model,
+    out: Out,
+    what: Annotated[What, typer.Option(help="Bytes or floats.")] = What.codes,
+    column: Annotated[Optional[str], typer.Option(help="Vector column of a plain file.")] = None,
+    num_threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Embeddings to codes or latents, by ONNX Runtime. The same command resumes a stopped job.
+
+    Example: `embedpress compress embeddings -m model -o codes`
+    """
+    from embedpress.onnx.compress import compress
+
+    with stopwatch() as seconds, progress_bar("vectors") as progress:
+        manifest = compress(
+            source,
+            model,
+            out,
+            what=what.value,
+            column=column,
+            num_threads=num_threads,
+            progress=progress,
+        )
+    _show_vectors(manifest, out, seconds(), as_json)
+
+
+@app.command("index")
+def index_command(
+    source: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of codes or latents.")],
+    model: Model,
+    out: Annotated[Path, typer.Option("-o", "--output", help="Index folder to write.")],
+    factory: Annotated[str, typer.Option(help="auto, Flat or IVF<n>.")] = "auto",
+    rerank: Annotated[Rerank, typer.Option(help="Finer vectors kept on disk.")] = Rerank.none,
+    vectors: Annotated[
+        Optional[Path], typer.Option(help="The embeddings, for the rerank tier.")
+    ] = None,
+    memory_budget: Annotated[str, typer.Option(help="Memory of blocks in flight.")] = "2G",
+    seed: Annotated[int, typer.Option(help="Of the inverted lists.")] = 0,
+    num_threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """A FAISS index of codes or latents, with ids and metadata.
+
+    Example: `embedpress index codes -m model -o index --rerank int8 --vectors embeddings`
+    """
+    from dataclasses import asdict
+
+    from embedpress.index.build import build_index
+
+    with stopwatch() as seconds, progress_bar("vectors") as progress:
+        manifest = build_index(
+            source,
+            model,
+            out,
+            factory=factory,
+            rerank=rerank.value,
+            vectors=vectors,
+            memory_budget=memory_budget,
+            seed=seed,
+            num_threads=num_threads,
+            progress=progress,
+        )
+    text = (
+        f"index in {out}: {manifest.count:,} {manifest.what}, {manifest.factory}, "
+        f"{manifest.bytes_per_vector:.1f} bytes a vector in FAISS's file"
+    )
+    result = {"output": str(out), "seconds": seconds(), **asdict(manifest)}
+    show(result, as_json=as_json, text=text)
+
+
+@app.command("search")
+def search_command(
+    index: Annotated[Path, typer.Argument(metavar="INDEX", help="Index folder.")],
+    model: Model,
+    text: Annotated[Optional[str], typer.Option(help="Ask with a text.")] = None,
+    image: Annotated[Optional[Path], typer.Option(help="Ask with a photo.")] = None,
+    vectors: Annotated[Optional[Path], typer.Option(help="Ask with embeddings.")] = None,
+    k: Annotated[int, typer.Option("-k", help="Hits a query.")] = 10,
+    filter: Annotated[
+        Optional[str], typer.Option(help='Keep rows such as label == "food" and year > 2000.')
+    ] = None,
+    nprobe: Annotated[Optional[int], typer.Option(help="Inverted lists to visit.")] = None,
+    oversample: Annotated[int, typer.Option(help="Hits reordered by the rerank tier.")] = 10,
+    extractor: Annotated[
+        Optional[str],
+        typer.Option(help="Extractor for --text or --image; what made the index by default."),
+    ] = None,
+    weights: Annotated[Optional[str], typer.Option(help="Weights for --image.")] = None,
+    num_threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Search by a text, a photo or a file of embeddings.
+
+    Example: `embedpress search index -m model --text "a warm film about family" -k 5`
+    """
+    from embedpress.index.ask import embed_question
+    from embedpress.index.search import open_index
+
+    opened = open_index(index, model, num_threads=num_threads)
+    questions = embed_question(
+        text=text,
+        image=image,
+        vectors=vectors,
+        extractor=extractor or opened.manifest.model,
+        weights=weights,
+        dim=opened.compressor.dim,
+        metric=opened.compressor.metric,
+        num_threads=num_threads,
+    )
+    with stopwatch() as seconds:
+        hits = opened.search(questions, k, filter=filter, nprobe=nprobe, oversample=oversample)
+        records = opened.records(hits)
+    result = {"k": k, "seconds": seconds(), "hits": records}
+    show(result, as_json=as_json, text="\n\n".join(_hit_lines(found) for found in records))
+
+
+@app.command("cluster")
+def cluster_command(
+    source: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of latents or vectors.")],
+    out: Annotated[Path, typer.Option("-o", "--output", help="Folder for the labels.")],
+    n_clusters: Annotated[
+        Optional[int], typer.Option(help="Clusters; chosen by silhouette by default.")
+    ] = None,
+    labels: Annotated[
+        Optional[str], typer.Option(help="Column of true labels to compare with.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of k-means.")] = 0,
+    num_threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Clusters of latents by k-means, with their most typical members.
+
+    Example: `embedpress cluster latents -o clusters --n-clusters 20`
+    """
+    from embedpress.analyze.verbs import cluster_folder
+
+    with stopwatch() as seconds:
+        result = cluster_folder(
+            source, out, n_clusters=n_clusters, labels=labels, seed=seed, num_threads=num_threads
+        )
+    lines = [f"{result['n_clusters']} clusters in {out}"]
+    if "agreement" in result:
+        lines.append(
+            "  agreement with true labels: "
+            + ", ".join(f"{name} {value:.3f}" for name, value in result["agreement"].items())
+        )
+    for entry in result["clusters"]:
+        lines.append(f"  cluster {entry['cluster']}, {entry['size']:,} members")
+        lines += [f"    {_shortened(typical)}" for typical in entry["typical"]]
+    show({**result, "seconds": seconds()}, as_json=as_json, text="\n".join(lines))
+
+
+@app.command("outliers")
+def outliers_command(
+    source: Annotated[Path, typer.Argument(metavar="EMB", help="Embeddings: folder or file.")],
+    model: Model,
+    out: Annotated[Path, typer.Option("-o", "--output", help="Folder for the scores.")],
+    contamination: Annotated[
+        str, typer.Option(help="Expected share of outliers, 0 to 0.5, or auto.")
+    ] = "0.01",
+    num_threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Anomaly scores by reconstruction error, and which rows lie beyond the threshold.
+
+    Example: `embedpress outliers embeddings -m model -o scores --contamination 0.01`
+    """
+    from embedpress.analyze.verbs import outliers_folder
+
+    with stopwatch() as seconds:
+        result = outliers_folder(
+            source, model, out, contamination=contamination, num_threads=num_threads
+        )
+    lines = [
+        f"{result['n_outliers']:,} of {result['count']:,} rows lie beyond "
+        f"{result['threshold']:.4f}; scores in {out}"
+    ]
+    lines += [f"  {top['score']:.4f}  {_shortened(top)}" for top in result["top"]]
+    show({**result, "seconds": seconds()}, as_json=as_json, text="\n".join(lines))
+
+
+@app.command("evaluate")
+def evaluate_command(
+    source: Annotated[Path, typer.Argument(metavar="EMB", help="Embeddings: folder or file.")],
+    model: Model,
+    out: Annotated[Path, typer.Option("-o", "--output", help="Folder for the report.")],
+    queries: Annotated[
+        Optional[Path], typer.Option(help="Query embeddings; held-out rows of EMB by default.")
+    ] = None,
+    baselines: Annotated[
+        bool, typer.Option("--baselines", help="Peers at the same bytes as well (slower).")
+    ] = False,
+    k: Annotated[int, typer.Option(help="Neighbours that count.")] = 10,
+    seed: Annotated[int, typer.Option(help="Of samples and intervals.")] = 0,
+    num_threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """How much of the search results is kept: an HTML report and its figures as JSON.
+
+    Example: `embedpress evaluate embeddings -m model -o report --baselines`
+    """
+    from embedpress.evaluate.verb import evaluate_folder
+
+    with stopwatch() as seconds:
+        result = evaluate_folder(
+            source,
+            model,
+            out,
+            queries=queries,
+            baselines=baselines,
+            k=k,
+            seed=seed,
+            num_threads=num_threads,
+        )
+    lines = [f"report in {result['report']}"]
+    for row in result["recall"]:
+        lines.append(f"  {row['name']:<24} {row['bytes']:>6} bytes  recall@{k} {row['recall']:.3f}")
+    show({**result, "seconds": seconds()}, as_json=as_json, text="\n".join(lines))
+
+
+@app.command("map")
+def map_command(
+    source: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of latents or vectors.")],
+    out: Annotated[Path, typer.Option("-o", "--output", help="Folder for the map.")],
+    method: Annotated[MapMethod, typer.Option(help="UMAP where installed, else PCA.")] = (
+        MapMethod.auto
+    ),
+    labels: Annotated[
+        Optional[str], typer.Option(help="Column that colours the points; clusters by default.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the layout.")] = 0,
+    num_threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """A picture of the latent space: PNG, and Parquet with x, y and neighbours.
+
+    Example: `embedpress map latents -o map`
+    """
+    from embedpress.analyze.verbs import map_folder
+
+    with stopwatch() as seconds:
+        result = map_folder(
+            source, out, method=method.value, labels=labels, seed=seed, num_threads=num_threads
+        )
+    text = f"{result['count']:,} points: {result['png']} and {result['parquet']}"
+    show({**result, "seconds": seconds()}, as_json=as_json, text=text)
+
+
+@app.command("run")
+def run_command(
+    source: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="A file of texts or a folder of photos.")
+    ],
+    out: Annotated[Path, typer.Option("-o", "--output", help="Work folder.")],
+    model: Annotated[
+        Optional[str], typer.Option(help="Text model (folder, hub id) or resnet name.")
+    ] = None,
+    weights: Annotated[Optional[str], typer.Option(help="Weights of a ResNet.")] = None,
+    column: Annotated[str, typer.Option(help="Column that holds the texts.")] = "text",
+    id_column: Annotated[Optional[str], typer.Option(help="Column that holds the ids.")] = None,
+    n_components: Annotated[int, typer.Option(help="Floats of a latent.")] = 64,
+    code_size: Annotated[int, typer.Option(help="Bytes of a code.")] = 32,
+    epochs: Annotated[int, typer.Option(help="Passes over the vectors.")] = 30,
+    time_budget: Annotated[
+        Optional[float], typer.Option(help="Seconds of training at the most.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
+    num_threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """All of it: extract, fit, compress, index, cluster, map, evaluate. Resumes where stopped.
+
+    Example: `embedpress run reviews.txt -o work --model ./minilm`
+    """
+    from embedpress.pipeline import run_pipeline
+
+    result = run_pipeline(
+        source,
+        out,
+        model=model,
+        weights=weights,
+        column=column,
+        id_column=id_column,
+        n_components=n_components,
+        code_size=code_size,
+        epochs=epochs,
+        time_budget=time_budget,
+        seed=seed,
+        num_threads=num_threads,
+    )
+    lines = [f"{name}: {path}" for name, path in result["outputs"].items()]
+    show(result, as_json=as_json, text="\n".join(lines))
+
+
+@app.command("info")
+def info_command(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="Any folder of embedpress.")],
+    verify: Annotated[
+        bool, typer.Option("--verify/--no-verify", help="Read everything and check checksums.")
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """What a folder is, and whether its checksums hold.
+
+    Example: `embedpress info codes`
+    """
+    from embedpress.info import describe
+
+    result = describe(path, verify=verify)
+    lines = [f"{name}: {value}" for name, value in result.items() if value is not None]
+    show(result, as_json=as_json, text="\n".join(lines))
+    if result["bad_files"]:
+        raise typer.Exit(1)
+
+
+def _show_vectors(manifest: Any, out: Path, seconds: float, as_json: bool) -> None:
+    unit = "bytes" if manifest.kind == "codes" else "floats"
+    text = f"{manifest.count:,} {manifest.kind} of {manifest.dim} {unit} in {out}, {seconds:.1f} s"
+    noted = [f"{value:,} {name}" for name, value in manifest.counters.items() if value]
+    if noted:
+        text += f" ({', '.join(noted)})"
+    result = {
+        "output": str(out),
+        "kind": manifest.kind,
+        "dim": manifest.dim,
+        "count": manifest.count,
+        "metric": manifest.metric,
+        "shards": len(manifest.shards),
+        "counters": dict(manifest.counters),
+        "seconds": seconds,
+    }
+    show(result, as_json=as_json, text=text)
+
+
+def _metric_of(source: Path) -> str:
+    from embedpress.vectors import read_manifest
+
+    return read_manifest(source).metric if source.is_dir() else "cosine"
+
+
+def _whole_numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise UsageError(f"--hidden-sizes {text!r} must be whole numbers, as in 1024,512") from None
+
+
+def _hit_lines(records: list[dict[str, Any]]) -> str:
+    return "\n".join(
+        f"{place:>3}. {record['score']:.4f}  {_shortened(record)}"
+        for place, record in enumerate(records, 1)
+    )
+
+
+def _shortened(record: dict[str, Any], width: int = 100) -> str:
+    """A row as a person knows it: its text, else its path, else its id."""
+    words = str(record.get("text") or record.get("path") or record["id"])
+    words = " ".join(words.split())
+    label = f" [{record['label']}]" if record.get("label") is not None else ""
+    return (words if len(words) <= width else words[: width - 1] + "…") + label
+
+
+def main() -> None:
+    """Entry point: exit code 0, 1 (failed) or 2 (bad usage)."""
+    raise SystemExit(run(lambda: app(standalone_mode=True)))

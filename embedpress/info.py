@@ -1,0 +1,110 @@
+"""What a folder is, and whether its checksums hold."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from embedpress.errors import FormatError, UsageError
+from embedpress.vectors import read_manifest, sha256_of
+from embedpress.vectors import verify as verify_shards
+
+
+def describe(path: str | Path, *, verify: bool = True) -> dict[str, Any]:
+    """Describe a folder of vectors, a compressor or an index.
+
+    Parameters
+    ----------
+    path : str or Path
+    verify : bool
+        Compare every file with its checksum, too.
+
+    Returns
+    -------
+    dict
+        ``kind``, sizes, and ``bad_files``: names of files that do not hold (empty when all
+        do), or None where there was nothing to compare or `verify` is off.
+
+    Raises
+    ------
+    UsageError
+        No such folder, or not one of embedpress.
+    FormatError
+        A manifest or a configuration that is not valid.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise UsageError(f"no folder at {folder}")
+    if (folder / "config.json").is_file():
+        return _compressor(folder, verify)
+    if (folder / "manifest.json").is_file():
+        return _index(folder, verify) if _is_index(folder) else _vectors(folder, verify)
+    raise UsageError(f"{folder} is not a folder of vectors, a compressor or an index")
+
+
+def _is_index(folder: Path) -> bool:
+    return (folder / "index.faiss").is_file() or (folder / "ids.parquet").is_file()
+
+
+def _vectors(folder: Path, verify: bool) -> dict[str, Any]:
+    manifest = read_manifest(folder)
+    return {
+        "kind": manifest.kind,
+        "count": manifest.count,
+        "dim": manifest.dim,
+        "metric": manifest.metric,
+        "normalized": manifest.normalized,
+        "model": manifest.model,
+        "shards": len(manifest.shards),
+        "bytes": sum(shard.bytes for shard in manifest.shards),
+        "bad_files": verify_shards(folder) if verify else None,
+    }
+
+
+def _compressor(folder: Path, verify: bool) -> dict[str, Any]:
+    from embedpress.onnx.runtime import OnnxCompressor
+
+    compressor = OnnxCompressor(folder)
+    try:
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        held_out = metrics["held_out"]
+    except (OSError, ValueError, KeyError, TypeError):
+        held_out = None
+    return {
+        "kind": "compressor",
+        "dim": compressor.dim,
+        "n_components": compressor.n_components,
+        "code_size": compressor.code_size,
+        "metric": compressor.metric,
+        "fingerprint": compressor.fingerprint,
+        "held_out_recall@10": held_out,
+        "bytes": sum(file.stat().st_size for file in folder.iterdir() if file.is_file()),
+        "bad_files": compressor.bad_files() if verify else None,
+    }
+
+
+def _index(folder: Path, verify: bool) -> dict[str, Any]:
+    from embedpress.index.search import read_index_manifest
+
+    manifest = read_index_manifest(folder)
+    bad = None
+    if verify:
+        bad = []
+        for name, digest in sorted(manifest.sha256.items()):
+            if Path(name).name != name:
+                raise FormatError(f"{folder}: its manifest names a file outside of it: {name}")
+            file = folder / name
+            if not file.is_file() or sha256_of(file) != digest:
+                bad.append(name)
+    return {
+        "kind": "index",
+        "of": manifest.what,
+        "count": manifest.count,
+        "metric": manifest.metric,
+        "factory": manifest.factory,
+        "rerank": manifest.rerank,
+        "bytes_per_vector": manifest.bytes_per_vector,
+        "compressor": manifest.compressor,
+        "bad_files": bad,
+    }

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import tiny_bert
+
+
+@pytest.fixture(scope="session")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT of two layers with random weights; every character is a token."""
+    return tiny_bert.build(tmp_path_factory.mktemp("models") / "bert")
+
+
+@pytest.fixture
+def bert_copy(bert: Path, tmp_path: Path) -> Path:
+    """The same, for a test to spoil."""
+    return Path(shutil.copytree(bert, tmp_path / "copy"))
+
+
+@pytest.fixture
+def sentence_bert(bert_copy: Path) -> Path:
+    """The same as sentence-transformers writes it: cls pooling, normalised, 16 tokens."""
+    tiny_bert.write_json(
+        bert_copy / "modules.json",
+        [
+            {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+            {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.m.Pooling"},
+            {"idx": 2, "name": "2", "path": "2_Norm", "type": "sentence_transformers.m.Normalize"},
+        ],
+    )
+    (bert_copy / "1_Pooling").mkdir()
+    pooling = {"word_embedding_dimension": 32, "pooling_mode_cls_token": True}
+    tiny_bert.write_json(bert_copy / "1_Pooling" / "config.json", pooling)
+    (bert_copy / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 16}))
+    return bert_copy
