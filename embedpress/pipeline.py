@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from embedpress.console import progress_bar, training_bar
 from embedpress.errors import UsageError
-from embedpress.vectors import write_atomic
+from embedpress.vectors import Manifest, write_atomic
 
 DEFAULT_TEXT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 DEFAULT_IMAGE_MODEL = "resnet50"
+FOLDERS = ("embeddings", "model", "codes", "latents", "index", "clusters", "map", "report")
 
 
 def run_pipeline(
@@ -27,8 +29,10 @@ def run_pipeline(
     code_size: int = 32,
     epochs: int = 30,
     time_budget: float | None = None,
+    baselines: Sequence[str] = (),
     seed: int = 0,
     num_threads: int | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Extract, fit, compress, index, cluster, map and evaluate into one work folder.
 
@@ -37,152 +41,164 @@ def run_pipeline(
     source : str or Path
         A file of texts (.txt, .jsonl, .csv, .parquet) or a folder of photos.
     out : str or Path
-        The work folder: embeddings, model, codes, latents, index, clusters, map, report.
+        The work folder; a step that is done there for the same input and options is kept.
     model, weights, column, id_column
         See :func:`embedpress.extract_text` and :func:`embedpress.extract_images`.
     n_components, code_size, epochs, time_budget, seed
-        See :class:`embedpress.Compressor`.
+        See :class:`embedpress.Compressor`; an `n_components` that the embeddings' dimensions
+        do not allow is lowered.
+    baselines : sequence of str
+        Peers to measure at the same bytes; see :func:`embedpress.evaluate.baselines.baseline`.
     num_threads : int, optional
+    tell : callable, optional
+        Called with each step as it starts.
 
     Returns
     -------
     dict
         ``outputs`` (name to path) and the figures of each step.
+
+    Raises
+    ------
+    EmbedpressError
+        As the steps do; what is done is kept.
     """
-    work = Path(out)
-    if work.exists() and not work.is_dir():
-        raise UsageError(f"{work} is a file: give a folder to write to")
-    source = Path(source)
+    source, work = Path(source), Path(out)
     if not source.exists():
         raise UsageError(f"no such file or folder: {source}")
+    if work.exists() and not work.is_dir():
+        raise UsageError(f"{work} is a file: give a folder to write to")
     work.mkdir(parents=True, exist_ok=True)
-    folders = {
-        name: work / name
-        for name in (
-            "embeddings", "model", "codes", "latents", "index", "clusters", "map", "report"
-        )
-    }  # fmt: skip
-    result: dict[str, Any] = {"outputs": {name: str(path) for name, path in folders.items()}}
+    at = {name: work / name for name in FOLDERS}
+    say = tell or (lambda step: None)
+
+    from embedpress.autoencoder.estimator import Compressor
+    from embedpress.autoencoder.fit import fit
+    from embedpress.index.build import build_index
+    from embedpress.onnx.compress import compress
+
+    say("extracting embeddings")
+    embeddings = _extract(source, at["embeddings"], model, weights, column, id_column, num_threads)
+    compressor = Compressor(
+        min(n_components, embeddings.dim - 1) or None,
+        code_size or None,
+        metric=embeddings.metric,
+        epochs=epochs,
+        time_budget=time_budget,
+        seed=seed,
+        num_threads=num_threads,
+    )
+    steps = _Steps(work / "steps.json", compressor, embeddings, baselines)
+    if not steps.done("model", at["model"] / "config.json"):
+        say("training the compressor")
+        steps.restart()
+        for name in ("codes", "latents"):
+            _clear(at[name])
+        with training_bar() as train:
+            fit(at["embeddings"], at["model"], compressor, progress=train)
+        steps.finish("model")
+    kinds = [
+        what
+        for what, size in (("codes", code_size), ("latents", compressor.n_components))
+        if size
+    ]
+    for what in kinds:
+        say(f"compressing to {what}")
+        with progress_bar(what) as advance:
+            compress(
+                at["embeddings"],
+                at["model"],
+                at[what],
+                what=what,
+                num_threads=num_threads,
+                progress=advance,
+            )
+    if not steps.done("index", at["index"] / "manifest.json"):
+        say("building the index")
+        build_index(at[kinds[0]], at["model"], at["index"], seed=seed, num_threads=num_threads)
+        steps.finish("index")
+    result = {
+        "outputs": {name: str(path) for name, path in at.items()},
+        "count": embeddings.count,
+        "dim": embeddings.dim,
+    }
+    return result | _judge(at, at[kinds[-1]], steps, baselines, seed, num_threads, say)
+
+
+def _extract(
+    source: Path,
+    out: Path,
+    model: str | None,
+    weights: str | None,
+    column: str,
+    id_column: str | None,
+    num_threads: int | None,
+) -> Manifest:
+    from embedpress.extract.job import extract_images, extract_text
 
     if source.is_dir() and not any(source.glob("*.parquet")):
-        from embedpress.extract.job import extract_images
-
-        with progress_bar("extracting images") as advance:
-            embeddings = extract_images(
+        with progress_bar("images") as advance:
+            return extract_images(
                 source,
-                folders["embeddings"],
+                out,
                 model=model or DEFAULT_IMAGE_MODEL,
                 weights=weights,
                 num_threads=num_threads,
                 progress=advance,
             )
-    else:
-        from embedpress.extract.job import extract_text
-
-        with progress_bar("extracting texts") as advance:
-            embeddings = extract_text(
-                source,
-                folders["embeddings"],
-                model=model or DEFAULT_TEXT_MODEL,
-                column=column,
-                id_column=id_column,
-                num_threads=num_threads,
-                progress=advance,
-            )
-    result["count"], result["dim"] = embeddings.count, embeddings.dim
-
-    options = {
-        "n_components": min(n_components, max(1, embeddings.dim - 1)) or None,
-        "code_size": code_size or None,
-        "metric": embeddings.metric,
-        "epochs": epochs,
-        "time_budget": time_budget,
-        "seed": seed,
-    }
-    stamp = _stamp(options, embeddings.fingerprint)
-    steps = _Steps(work / "steps.json", stamp)
-    if not steps.done("model", folders["model"] / "config.json"):
-        from embedpress.autoencoder.estimator import Compressor
-        from embedpress.autoencoder.fit import fit
-
-        steps.restart()
-        for name in ("codes", "latents"):
-            _empty(folders[name])
-        with training_bar() as train:
-            fit(
-                folders["embeddings"],
-                folders["model"],
-                Compressor(num_threads=num_threads, **options),
-                progress=train,
-            )
-        steps.finish("model")
-
-    from embedpress.onnx.compress import compress
-
-    for what in ("codes", "latents"):
-        if options["code_size" if what == "codes" else "n_components"] is None:
-            continue
-        with progress_bar(f"compressing to {what}") as advance:
-            compress(
-                folders["embeddings"],
-                folders["model"],
-                folders[what],
-                what=what,
-                num_threads=num_threads,
-                progress=advance,
-            )
-    result |= _index_and_judge(folders, steps, seed=seed, num_threads=num_threads)
-    return result
+    with progress_bar("texts") as advance:
+        return extract_text(
+            source,
+            out,
+            model=model or DEFAULT_TEXT_MODEL,
+            column=column,
+            id_column=id_column,
+            num_threads=num_threads,
+            progress=advance,
+        )
 
 
-def _index_and_judge(
-    folders: dict[str, Path], steps: _Steps, *, seed: int, num_threads: int | None
+def _judge(
+    at: dict[str, Path],
+    analysed: Path,
+    steps: _Steps,
+    baselines: Sequence[str],
+    seed: int,
+    num_threads: int | None,
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
+    """Clusters, map and report; the figures of each are kept beside its files."""
     from embedpress.analyze.verbs import cluster_folder, map_folder
     from embedpress.evaluate.verb import evaluate_folder
-    from embedpress.index.build import build_index
 
-    searched = folders["codes"] if folders["codes"].exists() else folders["latents"]
-    analysed = folders["latents"] if folders["latents"].exists() else folders["codes"]
-    if not steps.done("index", folders["index"] / "manifest.json"):
-        with progress_bar("indexing") as advance:
-            build_index(
-                searched,
-                folders["model"],
-                folders["index"],
-                seed=seed,
-                num_threads=num_threads,
-                progress=advance,
-            )
-        steps.finish("index")
-    result = {}
-    calls = {
-        "clusters": lambda: cluster_folder(
-            analysed, folders["clusters"], seed=seed, num_threads=num_threads
-        ),
-        "map": lambda: map_folder(analysed, folders["map"], seed=seed, num_threads=num_threads),
+    shared: dict[str, Any] = {"seed": seed, "num_threads": num_threads}
+    calls: dict[str, Callable[[], dict[str, Any]]] = {
+        "clusters": lambda: cluster_folder(analysed, at["clusters"], **shared),
+        "map": lambda: map_folder(analysed, at["map"], **shared),
         "report": lambda: evaluate_folder(
-            folders["embeddings"],
-            folders["model"],
-            folders["report"],
-            seed=seed,
-            num_threads=num_threads,
+            at["embeddings"], at["model"], at["report"], baselines=baselines, **shared
         ),
     }
+    result: dict[str, Any] = {}
     for name, call in calls.items():
-        file = folders[name] / "result.json"
+        file = at[name] / "result.json"
         if not steps.done(name, file):
-            figures = call()
-            write_atomic(file, json.dumps(figures, indent=1) + "\n")
+            say(f"making the {name}")
+            write_atomic(file, json.dumps(call(), indent=1) + "\n")
             steps.finish(name)
         result[name] = json.loads(file.read_text(encoding="utf-8"))
     return result
 
 
 class _Steps:
-    """Which steps of this very pipeline are done, in one small file."""
+    """Which steps are done for this very input and these options, in one small file."""
 
-    def __init__(self, file: Path, stamp: str) -> None:
+    def __init__(
+        self, file: Path, compressor: Any, embeddings: Manifest, baselines: Sequence[str]
+    ) -> None:
+        options = [compressor.get_params(), embeddings.fingerprint, list(baselines)]
+        text = json.dumps(options, sort_keys=True, default=list)
+        stamp = hashlib.sha256(text.encode()).hexdigest()
         self.file = file
         try:
             noted = json.loads(file.read_text(encoding="utf-8"))
@@ -196,22 +212,18 @@ class _Steps:
         return name in self.noted["done"] and proof.is_file()
 
     def finish(self, name: str) -> None:
+        """Note a step as done."""
         self.noted["done"].append(name)
         write_atomic(self.file, json.dumps(self.noted) + "\n")
 
     def restart(self) -> None:
+        """Forget every step: they follow from the one that is done again."""
         self.noted["done"] = []
 
 
-def _stamp(options: dict[str, Any], fingerprint: str) -> str:
-    text = json.dumps([options, fingerprint], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _empty(folder: Path) -> None:
-    """Remove what an earlier compressor left in a folder of this pipeline."""
+def _clear(folder: Path) -> None:
+    """Remove what an earlier compressor of this pipeline left."""
     if folder.is_dir():
         for file in folder.iterdir():
             if file.is_file():
                 file.unlink()
-        folder.rmdir()

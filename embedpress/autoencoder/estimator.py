@@ -12,20 +12,21 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from embedpress.autoencoder.neighbors import Neighborhoods, neighbor_lists
+from embedpress.autoencoder.neighbors import Neighborhoods
 from embedpress.autoencoder.network import InputScale, ResidualMap, Tower
 from embedpress.autoencoder.quantizer import AdditiveQuantizer
 from embedpress.autoencoder.start import principal_axes, residual_codebooks, rotation
 from embedpress.autoencoder.trainer import Record, TrainerOptions, Validation, train_tower
 from embedpress.errors import InputError, UsageError
+from embedpress.threads import check_threads, faiss_threads
 from embedpress.vectors import check_codes, check_vectors
 
 Floats = NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
 
 METRICS = ("cosine", "ip", "l2")
-NEIGHBORS = 64
-"""True neighbours of a seed that make a neighbourhood."""
+SEEDS, NEIGHBORS, ANCHORS = 16, 64, 512
+"""A batch: the nearest 64 vectors of each of 16 seeds, and 512 of these as anchors."""
 
 
 class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -214,9 +215,8 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
             for name, tower in (("latents", self.latent_tower_), ("codes", self.code_tower_))
             if tower is not None
         ]
-        k = min(NEIGHBORS, len(train))
         neighborhoods = Neighborhoods(
-            neighbor_lists(train, k, metric=self.metric), seeds=16, anchors=512
+            train, self.metric, seeds=SEEDS, size=NEIGHBORS, anchors=ANCHORS
         )
         device = torch.device(self.device)
         for name, tower in towers:
@@ -492,9 +492,10 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
             yield
             return
         before = torch.get_num_threads()
-        torch.set_num_threads(self.num_threads)
+        torch.set_num_threads(check_threads(self.num_threads))
         try:
-            yield
+            with faiss_threads(self.num_threads):
+                yield
         finally:
             torch.set_num_threads(before)
 

@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from embedpress.errors import InputError, UsageError
 from embedpress.evaluate.metrics import (
-    as_matrix,
-    check_metric,
+    Floats,
+    PerQuery,
     nearest_in_blocks,
     recall_at_k,
     unit_rows,
 )
+from embedpress.vectors.check import check_vectors
 
 BLOCK_ROWS = 16384
 
@@ -87,15 +89,15 @@ class GaussianChannel:
     variances : ndarray, shape (d,), float64
     """
 
-    mean: np.ndarray
-    basis: np.ndarray
-    variances: np.ndarray
+    mean: Floats
+    basis: Floats
+    variances: NDArray[np.float64]
 
     def distortion(self, bits: float) -> float:
         """Mean squared error at `bits` a vector, see :func:`rate_distortion`."""
         return rate_distortion(self.variances, bits)
 
-    def transmit(self, x: Any, bits: float, *, seed: int = 0) -> np.ndarray:
+    def transmit(self, x: Any, bits: float, *, seed: int = 0) -> Floats:
         """Pass vectors through the forward test channel of rate `bits`.
 
         Parameters
@@ -111,10 +113,10 @@ class GaussianChannel:
             What a receiver would have: a mean squared error of ``distortion(bits)`` if `x`
             has this covariance.
         """
-        a = as_matrix(x, "x", dim=len(self.mean))
+        a = check_vectors(x, dim=len(self.mean))
         return np.concatenate(list(self._blocks(a, bits, seed)))
 
-    def _blocks(self, x: np.ndarray, bits: float, seed: int) -> Iterator[np.ndarray]:
+    def _blocks(self, x: Floats, bits: float, seed: int) -> Iterator[Floats]:
         theta = water_level(self.variances, bits)
         kept = int((self.variances > theta).sum())
         gain = 1 - theta / self.variances[:kept]
@@ -146,7 +148,7 @@ def fit_channel(x: Any) -> GaussianChannel:
     InputError
         Fewer than two rows, or no variance at all.
     """
-    a = as_matrix(x, "x")
+    a = check_vectors(x)
     if len(a) < 2:
         raise InputError("a covariance needs two rows or more")
     mean = a.mean(axis=0, dtype=np.float64)
@@ -172,7 +174,7 @@ def channel_recall(
     metric: str,
     seed: int = 0,
     num_threads: int | None = None,
-) -> np.ndarray:
+) -> PerQuery:
     """Recall when the base has gone through the channel and the queries have not.
 
     Parameters
@@ -200,11 +202,11 @@ def channel_recall(
     error as its distortion. Real embeddings are not Gaussian and recall is not squared error:
     a code above this line has made use of one or the other.
     """
-    check_metric(metric)
-    b = as_matrix(base, "base", dim=len(channel.mean))
-    q = as_matrix(queries, "queries", dim=len(channel.mean))
+    dim = len(channel.mean)
+    b = check_vectors(base, dim=dim, metric=metric, what="base vectors")
+    q = check_vectors(queries, dim=dim, metric=metric, what="queries")
     if metric == "cosine":
-        b, q = unit_rows(b, "base"), unit_rows(q, "queries")
+        b, q = unit_rows(b), unit_rows(q)
     k = np.asarray(truth).shape[1]
     blocks = channel._blocks(b, bits, seed)
     ids, _ = nearest_in_blocks(q, blocks, k, l2=metric == "l2", num_threads=num_threads)

@@ -3,53 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from embedpress.errors import InputError
-from embedpress.evaluate.metrics import nearest_in_blocks
+from embedpress.evaluate.metrics import Floats, Ids, nearest_in_blocks
+from embedpress.evaluate.recipes import Recipe
+
+Codes = NDArray[np.uint8]
 
 BLOCK_ROWS = 16384
 RABITQ_QUERY_BITS = 8
 ITQ_ROWS = 16384
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What a coder is made of.
-
-    Attributes
-    ----------
-    label : str
-        As it is written in tables, such as "PCA64+SQ4".
-    quantizer : {"float", "sq", "pq", "sign", "rq", "rabitq"}
-    dims : int
-        Components that are quantized.
-    bits : int
-        Bits a component ("sq", "rabitq"); 8 bits a codebook for "pq" and "rq".
-    books : int
-        Codebooks of "pq" and "rq".
-    reduce : bool
-        PCA down to `dims` first.
-    rotate : {"no", "random", "itq", "opq"}
-    unit : bool
-        Scale the components to length 1 before quantizing: cosine in the reduced space.
-    shift : {"no", "base", "both"}
-        Subtract the training mean from nothing, from base vectors alone (which leaves the order
-        of inner products as it is), or from base vectors and queries.
-    """
-
-    label: str
-    quantizer: Literal["float", "sq", "pq", "sign", "rq", "rabitq"]
-    dims: int
-    bits: int = 8
-    books: int = 0
-    reduce: bool = False
-    rotate: Literal["no", "random", "itq", "opq"] = "no"
-    unit: bool = False
-    shift: Literal["no", "base", "both"] = "no"
 
 
 class Coder:
@@ -69,7 +36,7 @@ class Coder:
         Fewer training rows than centroids.
     """
 
-    def __init__(self, recipe: Recipe, train: np.ndarray, *, l2: bool, seed: int) -> None:
+    def __init__(self, recipe: Recipe, train: Floats, *, l2: bool, seed: int) -> None:
         if recipe.quantizer in ("pq", "rq") and len(train) < 256:
             raise InputError(f"{recipe.label} needs 256 training rows or more, not {len(train)}")
         self.recipe = recipe
@@ -96,7 +63,7 @@ class Coder:
         shift = self._base_shift.nbytes if self.recipe.shift != "no" else 0
         return len(faiss.serialize_index(self._index)) + map_bytes + shift
 
-    def encode(self, x: np.ndarray) -> np.ndarray:
+    def encode(self, x: Floats) -> Codes:
         """Codes of vectors: uint8, shape (n, code_size)."""
         parts = [
             self._index.sa_encode(self._view(x[s : s + BLOCK_ROWS], self._base_shift))
@@ -104,19 +71,19 @@ class Coder:
         ]
         return np.concatenate(parts)
 
-    def search(self, codes: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
+    def search(self, codes: Codes, queries: Floats, k: int) -> Ids:
         """Nearest codes of float queries: int64 row numbers, shape (nq, k)."""
         q = self._view(queries, self._query_shift)
         if self.recipe.quantizer == "rabitq":
             return self._search_rabitq(codes, q, k)
 
-        def blocks() -> Iterator[np.ndarray]:
+        def blocks() -> Iterator[Floats]:
             for s in range(0, len(codes), BLOCK_ROWS):
                 yield self._index.sa_decode(codes[s : s + BLOCK_ROWS])
 
         return nearest_in_blocks(q, blocks(), k, l2=self.l2)[0]
 
-    def _search_rabitq(self, codes: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
+    def _search_rabitq(self, codes: Codes, queries: Floats, k: int) -> Ids:
         # RaBitQ scores by its unbiased estimate, which is not the distance to a decoded vector.
         self._index.reset()
         self._index.add_sa_codes(codes)
@@ -124,7 +91,7 @@ class Coder:
         self._index.reset()
         return np.asarray(ids, np.int64)
 
-    def _view(self, x: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    def _view(self, x: Floats, shift: Floats) -> Floats:
         z = x - shift
         if self._map is not None:
             z = z @ self._map
@@ -133,9 +100,7 @@ class Coder:
         return np.ascontiguousarray(z, np.float32)
 
 
-def _linear_map(
-    recipe: Recipe, train: np.ndarray, *, centred: bool, seed: int
-) -> np.ndarray | None:
+def _linear_map(recipe: Recipe, train: Floats, *, centred: bool, seed: int) -> Floats | None:
     import faiss
 
     d = train.shape[1]
@@ -151,7 +116,7 @@ def _linear_map(
         return basis
     inner = recipe.dims if recipe.reduce else d
     if recipe.rotate == "random":
-        turn = faiss.RandomRotationMatrix(inner, recipe.dims)
+        turn: Any = faiss.RandomRotationMatrix(inner, recipe.dims)
         turn.init(seed + 1)
     else:
         turn = faiss.ITQMatrix(inner)
@@ -163,14 +128,14 @@ def _linear_map(
     return rotation if basis is None else basis @ rotation
 
 
-def _matrix_of(transform: Any) -> np.ndarray:
+def _matrix_of(transform: Any) -> Floats:
     import faiss
 
     a = faiss.vector_to_array(transform.A).reshape(transform.d_out, transform.d_in)
     return np.ascontiguousarray(a.T)
 
 
-def principal_axes(x: np.ndarray, n_components: int, *, centred: bool = True) -> np.ndarray:
+def principal_axes(x: Floats, n_components: int, *, centred: bool = True) -> Floats:
     """The directions of largest variance.
 
     Parameters
@@ -208,13 +173,15 @@ def _empty_index(recipe: Recipe, *, l2: bool) -> Any:
         sq = faiss.ScalarQuantizer
         return faiss.IndexScalarQuantizer(d, {4: sq.QT_4bit, 8: sq.QT_8bit}[recipe.bits], kind)
     if recipe.quantizer == "rabitq":
-        index = faiss.IndexRaBitQ(d, kind, recipe.bits)
+        extra = [recipe.bits] if recipe.bits > 1 else []
+        index: Any = faiss.IndexRaBitQ(d, kind, *extra)
         index.qb = RABITQ_QUERY_BITS
         return index
     if recipe.quantizer == "rq":
-        index = faiss.IndexResidualQuantizer(
-            d, recipe.books, 8, kind, faiss.AdditiveQuantizer.ST_LUT_nonorm
-        )
+        # No norms are stored: codes are decoded to be scored, so none are needed.
+        search = faiss.AdditiveQuantizer.ST_LUT_nonorm
+        residual: Any = faiss.IndexResidualQuantizer
+        index = residual(d, recipe.books, 8, kind, search)
         index.rq.cp.min_points_per_centroid = 1
         return index
     # A bit a component is a product quantizer of as many codebooks of two entries.

@@ -3,90 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from embedpress.errors import InputError, UsageError
 from embedpress.threads import faiss_threads
+from embedpress.vectors.check import check_metric, check_vectors
 
-Metric = Literal["cosine", "ip", "l2"]
-METRICS = ("cosine", "ip", "l2")
+Floats = NDArray[np.float32]
+Ids = NDArray[np.int64]
+PerQuery = NDArray[np.float64]
+
 BLOCK_ROWS = 65536
 
 
-def check_metric(metric: str) -> None:
-    """Refuse a metric that is not one of "cosine", "ip", "l2".
-
-    Raises
-    ------
-    UsageError
-        Naming the ones that are known.
-    """
-    if metric not in METRICS:
-        raise UsageError(f"metric {metric!r} is not known: use one of {', '.join(METRICS)}")
-
-
-def as_matrix(x: Any, what: str, *, dim: int | None = None) -> np.ndarray:
-    """Check a matrix of vectors and return it as C-contiguous float32.
-
-    Parameters
-    ----------
-    x : array_like, shape (n, d)
-        Floating-point vectors.
-    what : str
-        Its name in error messages.
-    dim : int, optional
-        The `d` that is expected.
-
-    Returns
-    -------
-    ndarray, shape (n, d), float32
-
-    Raises
-    ------
-    InputError
-        Not a matrix of floats, empty, another dimension, NaN or infinity (names the row).
-    """
-    a = np.asarray(x)
-    if a.ndim != 2 or a.dtype.kind != "f" or 0 in a.shape:
-        raise InputError(
-            f"{what} must be a non-empty matrix of floats, not {a.dtype} of shape {a.shape}"
-        )
-    if dim is not None and a.shape[1] != dim:
-        raise InputError(f"{what} has {a.shape[1]} dimensions where {dim} are expected")
-    with np.errstate(over="ignore"):
-        a = np.ascontiguousarray(a, dtype=np.float32)
-    # A row's sum in float64 is finite exactly when its float32 entries are: one pass, no mask.
-    bad = ~np.isfinite(a.sum(axis=1, dtype=np.float64))
-    if bad.any():
-        raise InputError(f"{what} holds NaN or infinity in row {int(np.argmax(bad))}")
-    return a
-
-
-def unit_rows(x: np.ndarray, what: str = "vectors") -> np.ndarray:
-    """Scale each row to length 1.
-
-    Raises
-    ------
-    InputError
-        If a row is zero, which has no direction (names the row).
-    """
+def unit_rows(x: Floats) -> Floats:
+    """Scale each row to length 1; a row of zeros stays one."""
     norm = np.sqrt(np.einsum("ij,ij->i", x, x, dtype=np.float64)).astype(np.float32)[:, None]
-    if not norm.all():
-        row = int(np.argmin(norm))
-        raise InputError(f"{what} row {row} is zero and has no cosine: remove it or use ip or l2")
-    return np.asarray(x / norm, np.float32)
+    return np.asarray(x / np.where(norm > 0, norm, 1), np.float32)
 
 
 def nearest_in_blocks(
-    queries: np.ndarray,
-    blocks: Iterable[np.ndarray],
+    queries: Floats,
+    blocks: Iterable[Floats],
     k: int,
     *,
     l2: bool = False,
     num_threads: int | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Ids, Floats]:
     """Brute-force search over a base that comes in blocks.
 
     Parameters
@@ -139,7 +85,7 @@ def nearest_in_blocks(
 
 def true_neighbors(
     queries: Any, base: Any, k: int, *, metric: str, num_threads: int | None = None
-) -> np.ndarray:
+) -> Ids:
     """The exact `k` nearest base rows of each query.
 
     Parameters
@@ -166,7 +112,7 @@ def true_neighbors(
         Vectors that cannot be compared.
     """
     check_metric(metric)
-    q = as_matrix(queries, "queries")
+    q = check_vectors(queries, metric=metric, what="queries")
     base = np.asarray(base)
     if base.ndim != 2:
         raise InputError(f"base must be a matrix, not of shape {base.shape}")
@@ -174,17 +120,19 @@ def true_neighbors(
         raise UsageError(f"k is {k}: with {len(base)} base rows it must be 1 to {len(base)}")
     cosine = metric == "cosine"
 
-    def blocks() -> Iterable[np.ndarray]:
+    def blocks() -> Iterable[Floats]:
         for start in range(0, len(base), BLOCK_ROWS):
-            what = f"base (rows from {start})"
-            block = as_matrix(base[start : start + BLOCK_ROWS], what, dim=q.shape[1])
-            yield unit_rows(block, what) if cosine else block
+            rows = base[start : start + BLOCK_ROWS]
+            block = check_vectors(
+                rows, dim=q.shape[1], metric=metric, first_row=start, what="base vectors"
+            )
+            yield unit_rows(block) if cosine else block
 
-    q = unit_rows(q, "queries") if cosine else q
+    q = unit_rows(q) if cosine else q
     return nearest_in_blocks(q, blocks(), k, l2=metric == "l2", num_threads=num_threads)[0]
 
 
-def recall_at_k(found: Any, truth: Any) -> np.ndarray:
+def recall_at_k(found: Any, truth: Any) -> PerQuery:
     """Share of the true neighbours among the first `k` found, a query at a time.
 
     Parameters
@@ -213,7 +161,7 @@ def recall_at_k(found: Any, truth: Any) -> np.ndarray:
     if f.ndim != 2 or t.ndim != 2 or f.dtype.kind not in "iu" or t.dtype.kind not in "iu":
         raise InputError("found and truth must be matrices of integer ids")
     if len(f) != len(t) or t.shape[1] == 0 or f.shape[1] < t.shape[1]:
-        raise InputError(f"found {f.shape} must have the rows and at least the columns of {t.shape}")
+        raise InputError(f"found {f.shape} needs the rows and at least the columns of {t.shape}")
     known = t >= 0
     if not known.any(axis=1).all():
         row = int(np.argmin(known.any(axis=1)))
@@ -308,7 +256,7 @@ def judgements_of(query: Any, document: Any, grade: Any, *, queries: int) -> Jud
     return out
 
 
-def _grades(found: Any, judgements: Judgements, k: int) -> np.ndarray:
+def _grades(found: Any, judgements: Judgements, k: int) -> PerQuery:
     if k < 1:
         raise UsageError(f"k is {k}: give 1 or more")
     rows = np.asarray(found)
@@ -325,7 +273,7 @@ def _grades(found: Any, judgements: Judgements, k: int) -> np.ndarray:
     return out
 
 
-def ndcg_at_k(found: Any, judgements: Judgements, k: int = 10) -> np.ndarray:
+def ndcg_at_k(found: Any, judgements: Judgements, k: int = 10) -> PerQuery:
     """Normalised discounted cumulative gain of each query.
 
     Parameters
@@ -349,16 +297,13 @@ def ndcg_at_k(found: Any, judgements: Judgements, k: int = 10) -> np.ndarray:
     grades = _grades(found, judgements, k)
     discount = 1 / np.log2(np.arange(k) + 2)
     gained = grades @ discount[: grades.shape[1]]
-    best = np.array(
-        [
-            float(np.dot(top, discount[: len(top)]))
-            for top in (sorted((g for g in j.values() if g > 0), reverse=True)[:k] for j in judgements)
-        ]
-    )
-    return np.divide(gained, best, out=np.full(len(best), np.nan), where=best > 0)
+    ideal = [sorted((g for g in j.values() if g > 0), reverse=True)[:k] for j in judgements]
+    best = np.array([float(np.dot(top, discount[: len(top)])) for top in ideal])
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(best > 0, gained / best, np.nan), np.float64)
 
 
-def mrr(found: Any, judgements: Judgements, k: int = 10) -> np.ndarray:
+def mrr(found: Any, judgements: Judgements, k: int = 10) -> PerQuery:
     """Reciprocal rank of the first relevant document of each query, 0 if not in the first `k`.
 
     Parameters

@@ -36,12 +36,12 @@ def model_folder(model: str | Path, revision: str | None = None) -> tuple[Path, 
         Where there is no such folder, or the hub does not know the model or is out of reach.
         With ``HF_HUB_OFFLINE=1`` only the local cache is asked.
     """
+    name = str(model)
     folder = Path(model).expanduser()
-    if folder.is_dir():
+    if name and folder.is_dir():
         if revision is not None:
             raise UsageError(f"revision={revision!r} belongs to a hub id, but {model} is a folder")
         return folder, None
-    name = str(model)
     if isinstance(model, Path) or name[:1] in (".", "/", "~") or name.count("/") > 1 or not name:
         raise UsageError(f"{name!r}: no such model folder")
     snapshot = Path(_download(name, revision))

@@ -157,17 +157,19 @@ def _network(model: str, weights: Weights) -> Any:
     import torch
     from torchvision.models import get_model
 
-    network: Any = get_model(model, weights=None)
+    # Without memory of its own, so that no time goes into random numbers to be overwritten.
+    with torch.device("meta"):
+        network: Any = get_model(model, weights=None)
     network.fc = torch.nn.Identity()
     state = {name: t for name, t in weights.tensors.items() if not name.startswith("fc.")}
     try:
-        network.load_state_dict(state, strict=True)
+        network.load_state_dict(state, strict=True, assign=True)
     except RuntimeError as error:
         problem = [*str(error).splitlines(), "", ""][1].strip()
         raise FormatError(f"these are not weights of {model}: {problem[:200]}") from error
     if weights.stride_v1:
         _move_stride(network, model)
-    return network.eval().requires_grad_(False)
+    return network.float().eval().requires_grad_(False)
 
 
 def _move_stride(network: Any, model: str) -> None:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ EXTENSIONS = (
     ".jpg", ".jpeg", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm",
 )  # fmt: skip
 # Named one by one: the reader that Pillow would choose for PostScript starts another program.
-_READERS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+_READERS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 # A line of pixels, resized by its short side, would become an image of gigabytes.
 MAX_ASPECT = 100
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
@@ -113,7 +114,7 @@ def load_image(path: str | Path) -> Image.Image:
     """
     path = Path(path)
     try:
-        with path.open("rb") as file, Image.open(file, formats=_READERS) as image:
+        with path.open("rb") as file, Image.open(file, formats=_readers()) as image:
             _check_size(*image.size)
             image.load()
             return _rgb(_upright(image))
@@ -176,6 +177,13 @@ def _digest(file: ImageFile) -> str:
         return sha256_of(file.path)
     except OSError:
         return "unreadable"
+
+
+@lru_cache(maxsize=1)
+def _readers() -> list[str]:
+    # Pillow may be built without some of them, and knows which only once all are loaded.
+    Image.init()
+    return [name for name in _READERS if name in Image.OPEN]
 
 
 def _check_size(width: int, height: int) -> None:

@@ -88,9 +88,8 @@ def shard_bytes(table: pa.Table) -> pa.Buffer:
     Floats and codes hardly compress, so the second column is stored as it is; the others are
     compressed with zstd. Pages carry checksums.
     """
-    # What only says where the table came from (pandas' notes, chunk borders) must not show.
-    plain = pa.schema([pa.field(f.name, f.type) for f in table.schema])
-    table = _without_levels(table.cast(plain).combine_chunks())
+    # What only says where the table came from (chunk borders, pandas' notes) must not show.
+    table = _without_levels(table.combine_chunks())
     bare = [ID, *table.column_names[2:]]
     sink = pa.BufferOutputStream()
     pq.write_table(

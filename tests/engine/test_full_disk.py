@@ -46,10 +46,13 @@ def refusal_of(out: Path) -> StorageError | None:
 
 
 @pytest.mark.parametrize(
-    ("code", "text"),
-    [(errno.ENOSPC, "the disk is full: free some space"), (errno.EROFS, "read-only")],
+    ("name", "code", "text"),
+    [
+        ("fsync", errno.ENOSPC, "the disk is full: free some space"),
+        ("replace", errno.EDQUOT, "the disk quota is used up"),
+        ("open", errno.EROFS, "the disk is read-only"),
+    ],
 )
-@pytest.mark.parametrize("name", ["fsync", "replace", "open"])
 def test_each_call_refused_once(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

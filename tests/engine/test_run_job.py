@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
 import os
 import time
@@ -301,6 +302,25 @@ def test_one_writer_a_folder(out: Path) -> None:
         run_job(make_job(out))
     assert list(content(out)) == []
     run_job(make_job(out))
+
+
+def test_a_lock_on_a_removed_file_is_no_lock(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out.mkdir(parents=True)
+    flock, calls = fcntl.flock, []
+
+    def late(descriptor: int, how: int) -> None:
+        # The holder before us leaves, and removes the file, between our open and our lock.
+        if not calls:
+            (out / "job.lock").unlink()
+        calls.append(how)
+        flock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with folder_lock(out):
+        assert (out / "job.lock").exists()
+        with pytest.raises(StorageError, match="another process"), folder_lock(out):
+            pass
+    assert len(calls) == 3
 
 
 def test_the_lock_holds_between_processes_and_ends_with_them(out: Path) -> None:

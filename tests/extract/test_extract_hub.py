@@ -11,6 +11,8 @@ from embedpress.extract.hub import model_folder
 
 torchvision_trap.prepare()
 hub = pytest.importorskip("huggingface_hub")
+errors = pytest.importorskip("huggingface_hub.errors")
+constants = pytest.importorskip("huggingface_hub.constants")
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -41,7 +43,7 @@ def test_a_folder_goes_before_the_hub(tmp_path: Path, asked: list[dict[str, Any]
 def test_what_can_only_be_a_folder_is_not_asked_for(
     name: str | Path, asked: list[dict[str, Any]]
 ) -> None:
-    with pytest.raises(UsageError, match=r"no such model folder|: not"):
+    with pytest.raises(UsageError, match="no such model folder"):
         model_folder(name)
     assert asked == []
 
@@ -73,8 +75,8 @@ def test_offline_is_honoured(
     [
         (ConnectionError("no route\nto host"), r"cannot be downloaded \(no route\); give the"),
         (OSError(), r"\(OSError\)"),
-        (hub.errors.LocalEntryNotFoundError("not here"), r"\(not here\)"),
-        (hub.errors.HFValidationError("bad"), "neither a folder nor a model that the hub has"),
+        (errors.LocalEntryNotFoundError("not here"), r"\(not here\)"),
+        (errors.HFValidationError("bad"), "neither a folder nor a model that the hub has"),
     ],
 )
 def test_a_hub_out_of_reach_is_one_clear_line(
@@ -99,7 +101,7 @@ def test_a_model_in_the_cache_is_found_offline(
     (tmp_path / "models--org--name" / "refs").mkdir()
     (tmp_path / "models--org--name" / "refs" / "main").write_text(COMMIT)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     folder, revision = model_folder("org/name")
     assert (folder, revision) == (snapshot, COMMIT)
     with pytest.raises(UsageError, match="HF_HUB_OFFLINE is set"):
