@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+import numbers
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,8 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
     monitor : {"recall", "loss"}, default "recall"
         Held-out recall@10 or training loss decides which weights are kept.
     patience : int or None, default None
-        Evaluations without a better figure before training stops; None never stops early.
+        Evaluations without a better figure that are put up with: training stops at the
+        next one. None never stops early.
     validation_fraction : float, default 0.05
         Share of the vectors held out as queries, at most 2,000 of them.
     max_samples : int, default 100000
@@ -178,13 +180,14 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         """
         x = check_vectors(np.asarray(X), metric=self.metric)
         self._check_options(x.shape[1])
-        with self._threads():
+        if len(x) < 2:
+            raise InputError("one embedding has no neighbours to keep: give at least 2")
+        with self._training():
             self.n_features_in_ = x.shape[1]
             norms = np.einsum("ij,ij->i", x, x, dtype=np.float64)
             scale = float(np.sqrt(norms.mean())) if self.metric != "cosine" else 1.0
             self.scale_ = InputScale(self.metric, scale or 1.0)
             unit = self._sample(x)
-            torch.manual_seed(self.seed)
             train, validation = self._split(unit)
             self.latent_tower_ = self._start_latents(train) if self.n_components else None
             self.code_tower_ = self._start_codes(train) if self.code_size else None
@@ -202,7 +205,8 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         if not hasattr(self, "scale_"):
             return self.fit(X, progress=progress)
         x = check_vectors(np.asarray(X), dim=self.n_features_in_, metric=self.metric)
-        with self._threads():
+        self._check_options(x.shape[1])
+        with self._training():
             train, validation = self._split(self._sample(x))
             self._train(train, validation, progress)
         return self
@@ -265,10 +269,9 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
 
     def code_groups(self) -> int:
         """Slices of the code's latent: `groups`, or what suits `code_size` where None."""
-        assert self.code_size is not None
-        if self.groups is not None:
-            return self.groups
-        return self.code_size
+        if self.code_size is None:
+            raise UsageError("a compressor with code_size=None has no codes and no groups")
+        return self.code_size if self.groups is None else self.groups
 
     def _sample(self, x: Floats) -> Floats:
         if len(x) > self.max_samples:
@@ -282,7 +285,8 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
             return unit, None
         order = np.random.default_rng(self.seed + 1).permutation(len(unit))
         train = np.ascontiguousarray(unit[np.sort(order[held_out:])])
-        base = train[:20_000]
+        # Drawn, not the first ones: files are often sorted by what their rows show.
+        base = unit[np.sort(order[held_out : held_out + 20_000])]
         return train, Validation(base, unit[order[:held_out]], metric=self.metric)
 
     def _trainer_options(self, n_towers: int) -> TrainerOptions:
@@ -303,6 +307,14 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         )
 
     def _check_options(self, dim: int) -> None:
+        for name in ("n_components", "code_size", "groups", "patience", "num_threads"):
+            value = getattr(self, name)
+            if value is not None and not _is_whole(value):
+                raise UsageError(f"{name}={value!r} must be a whole number or None")
+        for name, lowest in (("epochs", 0), ("seed", 0), ("max_samples", 2)):
+            value = getattr(self, name)
+            if not _is_whole(value) or not lowest <= value <= 2**30:
+                raise UsageError(f"{name}={value!r} must be a whole number from {lowest} to 2**30")
         if self.n_components is None and self.code_size is None:
             raise UsageError("nothing to train: give n_components, code_size or both")
         if self.n_components is not None and not 1 <= self.n_components < dim:
@@ -322,22 +334,42 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
                     f"groups={groups} must divide code_size={self.code_size} and be at most "
                     f"the embeddings' {dim} dimensions"
                 )
+            if self.metric == "l2" and groups != self.code_size:
+                raise UsageError(
+                    f"metric 'l2' needs one codebook a slice, groups={self.code_size} like "
+                    f"code_size, not {groups}: distances to a sum of codewords cannot be "
+                    "looked up codeword by codeword"
+                )
         if self.monitor not in ("recall", "loss"):
             raise UsageError(f"monitor={self.monitor!r} must be 'recall' or 'loss'")
-        shares = {"dropout": self.dropout, "mask": self.mask}
-        for name, value in {**shares, "validation_fraction": self.validation_fraction}.items():
-            if not 0 <= value < 1:
-                raise UsageError(f"{name}={value} must lie in [0, 1)")
+        for name in ("dropout", "mask", "validation_fraction"):
+            if not 0 <= self._number(name) < 1:
+                raise UsageError(f"{name}={getattr(self, name)} must lie in [0, 1)")
         for name in ("noise", "weight_decay", "reconstruction_weight", "commitment_weight"):
-            if not 0 <= getattr(self, name) < float("inf"):
+            if not 0 <= self._number(name) < float("inf"):
                 raise UsageError(f"{name}={getattr(self, name)} must be zero or more")
         for name in ("temperature", "learning_rate"):
-            if not 0 < getattr(self, name) < float("inf"):
+            if not 0 < self._number(name) < float("inf"):
                 raise UsageError(f"{name}={getattr(self, name)} must be more than zero")
-        if self.epochs < 0 or (self.time_budget is not None and self.time_budget <= 0):
-            raise UsageError("epochs must be zero or more, time_budget more than zero seconds")
-        if any(hidden < 1 for hidden in self.hidden_sizes):
-            raise UsageError(f"hidden_sizes={tuple(self.hidden_sizes)} must all be 1 or more")
+        if self.time_budget is not None and not 0 < self._number("time_budget"):
+            raise UsageError(f"time_budget={self.time_budget} must be more than zero seconds")
+        if self.patience is not None and self.patience < 0:
+            raise UsageError(f"patience={self.patience} must be zero or more")
+        hidden = self.hidden_sizes
+        if not isinstance(hidden, Iterable) or not all(_is_whole(n) and n >= 1 for n in hidden):
+            raise UsageError(f"hidden_sizes={hidden!r} must be a list of whole numbers from 1 on")
+        check_threads(self.num_threads)
+        try:
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+            first = str(error).splitlines()[0]
+            raise UsageError(f"device {self.device!r} cannot be used here: {first}") from None
+
+    def _number(self, name: str) -> float:
+        value = getattr(self, name)
+        if not isinstance(value, numbers.Real):
+            raise UsageError(f"{name}={value!r} must be a number")
+        return float(value)
 
     # -- use --------------------------------------------------------------------------
 
@@ -445,11 +477,12 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         check_is_fitted(self, "scale_")
         x = self._embeddings(X)
         if self.code_tower_ is not None:
-            _, quantizer = self._need_codes()
+            tower, quantizer = self._need_codes()
             stored = self._run(quantizer.lookup, self.encode(x).astype(np.int64))
-            queries = self._run(lambda q: self.code_tower_.query_encoder(self.scale_(q)), x)
+            queries = self._run(lambda q: tower.query_encoder(self.scale_(q)), x)
         else:
-            stored, queries = self.transform(x), self.transform_queries(x)
+            # set_output() may have made transform give a table.
+            stored, queries = np.asarray(self.transform(x)), self.transform_queries(x)
         unit = self._run(self.scale_, x)
         return leave_one_out_recall(unit, stored, queries, metric=self.metric, seed=self.seed)
 
@@ -487,6 +520,13 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         return np.ascontiguousarray(np.concatenate(blocks))
 
     @contextlib.contextmanager
+    def _training(self) -> Iterator[None]:
+        """Seeded, with this estimator's threads; torch's own generator is put back."""
+        with self._threads(), faiss_threads(self.num_threads), torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            yield
+
+    @contextlib.contextmanager
     def _threads(self) -> Iterator[None]:
         if self.num_threads is None:
             yield
@@ -498,6 +538,10 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
                 yield
         finally:
             torch.set_num_threads(before)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def _named(progress: Progress, name: str) -> Callable[[int, int], None]:

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from embedpress.autoencoder.quantizer import AdditiveQuantizer
 
+SHORTEST = 1e-30
+"""Norm below which a vector counts as zero: less than that of any that is let in."""
+
 
 class ResidualMap(nn.Module):
     """``linear(x) + mlp(x)``, where the last layer of the MLP starts at zero.
@@ -71,6 +74,8 @@ class ResidualMap(nn.Module):
 class InputScale(nn.Module):
     """Bring embeddings to unit scale: each to norm 1 (cosine), else all by one constant."""
 
+    scale: Tensor
+
     def __init__(self, metric: str, scale: float) -> None:
         super().__init__()
         self.metric = metric
@@ -78,16 +83,14 @@ class InputScale(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.metric == "cosine":
-            return F.normalize(x, dim=-1)
-        scaled: Tensor = x / self.scale
-        return scaled
+            return F.normalize(x, dim=-1, eps=SHORTEST)
+        return x / self.scale
 
     def restore(self, y: Tensor) -> Tensor:
         """Undo the constant; a norm that cosine took away does not come back."""
         if self.metric == "cosine":
             return y
-        restored: Tensor = y * self.scale
-        return restored
+        return y * self.scale
 
 
 class Tower(nn.Module):

@@ -7,22 +7,29 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
+from sklearn.utils.validation import check_is_fitted
 
 from embedpress import __version__
 from embedpress.autoencoder.card import model_card
 from embedpress.autoencoder.estimator import Compressor
 from embedpress.autoencoder.network import InputScale, ResidualMap, Tower
 from embedpress.autoencoder.quantizer import CODEBOOK_SIZE, AdditiveQuantizer
-from embedpress.errors import FormatError
+from embedpress.autoencoder.trainer import Record
+from embedpress.errors import FormatError, UsageError
 from embedpress.onnx.export import write_graphs
 from embedpress.onnx.runtime import FORMAT_VERSION, read_config
-from embedpress.vectors.files import write_atomic
+from embedpress.vectors.files import remove, storage_errors, write_atomic
 
 WEIGHTS_LIMIT = 4 << 30
 """Bytes of a model.safetensors that are read."""
+MACHINE = ("device", "num_threads")
+"""Parameters of where it was trained, not of what: they are not saved."""
+METRICS_LIMIT = 16 << 20
+"""Bytes of a metrics.json that are read."""
 
 
 def save(
@@ -46,18 +53,26 @@ def save(
 
     Raises
     ------
+    sklearn.exceptions.NotFittedError
+        Not fitted yet.
+    UsageError
+        `folder` is a file.
     ExportError
         A graph gives other results than the trained network.
     """
+    check_is_fitted(compressor, "scale_")
     out = Path(folder)
-    out.mkdir(parents=True, exist_ok=True)
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file: give a folder to write to")
+    with storage_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
     weights = tensors_to_bytes(_tensors(compressor))
     config = _config(compressor, source or {})
     stable = json.dumps(config, sort_keys=True).encode()
     config["fingerprint"] = hashlib.sha256(stable + weights).hexdigest()
     metrics = {"held_out": held_out_recall(compressor), "history": compressor.history_}
     # config.json goes last: a folder without one is not yet a compressor.
-    (out / "config.json").unlink(missing_ok=True)
+    remove(out / "config.json")
     write_atomic(out / "model.safetensors", weights)
     write_graphs(compressor, config, out)
     write_atomic(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
@@ -92,12 +107,19 @@ def load_compressor(folder: str | Path) -> Compressor:
         raise FormatError(
             f"{path}: model.safetensors or config.json was changed since it was saved"
         )
-    compressor = Compressor(**config["parameters"])
-    compressor.n_features_in_ = config["dim"]
-    compressor.history_ = {}
-    compressor.scale_ = InputScale(config["metric"], float(tensors["scale"]))
-    compressor.latent_tower_ = _tower(tensors, "latents", compressor)
-    compressor.code_tower_ = _tower(tensors, "codes", compressor)
+    try:
+        parameters = config["parameters"].items()
+        compressor = Compressor(**{k: v for k, v in parameters if k not in MACHINE})
+        compressor._check_options(config["dim"])
+        compressor.n_features_in_ = config["dim"]
+        compressor.scale_ = InputScale(config["metric"], float(tensors["scale"]))
+        compressor.latent_tower_ = _tower(tensors, "latents", compressor)
+        compressor.code_tower_ = _tower(tensors, "codes", compressor)
+        _check_fit(compressor, config)
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise FormatError(f"{path} does not hold the compressor it describes: {first}") from None
+    compressor.history_ = _history(path / "metrics.json")
     return compressor
 
 
@@ -117,16 +139,21 @@ def _config(compressor: Compressor, source: dict[str, Any]) -> dict[str, Any]:
     if codes is not None and codes.quantizer is not None:
         stages, groups, _, slice_width = codes.quantizer.codebooks.shape
         width = groups * slice_width
-    parameters = compressor.get_params()
-    parameters["hidden_sizes"] = list(parameters["hidden_sizes"])
+    # numpy's numbers are welcome as options, but JSON knows only Python's.
+    parameters = {
+        name: value.item() if isinstance(value, np.generic) else value
+        for name, value in compressor.get_params().items()
+        if name not in MACHINE
+    }
+    parameters["hidden_sizes"] = [int(hidden) for hidden in parameters["hidden_sizes"]]
     return {
         "kind": "compressor",
         "format_version": FORMAT_VERSION,
         "embedpress": __version__,
         "dim": compressor.n_features_in_,
         "metric": compressor.metric,
-        "n_components": compressor.n_components,
-        "code_size": compressor.code_size,
+        "n_components": parameters["n_components"],
+        "code_size": parameters["code_size"],
         "stages": stages,
         "groups": groups,
         "code_width": width,
@@ -136,7 +163,7 @@ def _config(compressor: Compressor, source: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tensors(compressor: Compressor) -> dict[str, torch.Tensor]:
-    tensors = {"scale": compressor.scale_.scale}
+    tensors: dict[str, torch.Tensor] = {"scale": compressor.scale_.scale}
     towers = (("latents", compressor.latent_tower_), ("codes", compressor.code_tower_))
     for prefix, tower in towers:
         if tower is not None:
@@ -153,23 +180,73 @@ def _tower(tensors: dict[str, torch.Tensor], prefix: str, compressor: Compressor
     }
     if not state:
         return None
-    try:
-        networks = [
+    if any(value.dtype not in (torch.float32, torch.int64) for value in state.values()):
+        raise ValueError(f"a tensor of {prefix} is not float32")
+    # On "meta" nothing is allocated before the shapes are known to be the file's.
+    with torch.device("meta"):
+        encoder, query_encoder, decoder = (
             ResidualMap(
-                torch.zeros_like(state[f"{part}.linear.weight"]),
-                torch.zeros_like(state[f"{part}.linear.bias"]),
+                torch.zeros_like(state[f"{part}.linear.weight"], device="meta"),
+                torch.zeros_like(state[f"{part}.linear.bias"], device="meta"),
                 hidden_sizes=compressor.hidden_sizes,
                 dropout=compressor.dropout,
                 batch_norm=compressor.batch_norm,
             )
             for part in ("encoder", "query_encoder", "decoder")
-        ]
+        )
         books = state.get("quantizer.codebooks")
         if books is not None and (books.ndim != 4 or books.shape[2] != CODEBOOK_SIZE):
             raise ValueError(f"codebooks of shape {tuple(books.shape)}")
-        tower = Tower(*networks, None if books is None else AdditiveQuantizer(books))
-        tower.load_state_dict(state)
-    except (KeyError, RuntimeError, ValueError) as error:
-        first = str(error).splitlines()[0]
-        raise FormatError(f"model.safetensors does not hold this compressor: {first}") from None
+        quantizer = None if books is None else AdditiveQuantizer(books)
+        tower = Tower(encoder, query_encoder, decoder, quantizer)
+    tower.load_state_dict(state, assign=True)
     return tower.eval()
+
+
+def _check_fit(compressor: Compressor, config: dict[str, Any]) -> None:
+    """Raise ValueError unless the weights are of the sizes that config.json gives."""
+    latents, codes = compressor.latent_tower_, compressor.code_tower_
+    quantizer = None if codes is None else codes.quantizer
+    stages = groups = width = None
+    if quantizer is not None:
+        stages, groups, _, slice_width = quantizer.codebooks.shape
+        width = groups * slice_width
+    held = {
+        "n_components": None if latents is None else latents.width,
+        "code_size": None if quantizer is None else quantizer.code_size,
+        "stages": stages,
+        "groups": groups,
+        "code_width": width,
+    }
+    for name, value in held.items():
+        if config[name] != value:
+            raise ValueError(f"{name} is {value!r}, not {config[name]!r}")
+    for name in ("metric", "n_components", "code_size"):
+        if getattr(compressor, name) != config[name]:
+            raise ValueError(f"the parameters have another {name}")
+    if not 0 < float(compressor.scale_.scale) < float("inf"):
+        raise ValueError("the scale is not a positive number")
+    for tower in (latents, codes):
+        if tower is None:
+            continue
+        inner = tower.width if tower is latents else width
+        for network, shape in (
+            (tower.encoder, (inner, config["dim"])),
+            (tower.query_encoder, (inner, config["dim"])),
+            (tower.decoder, (config["dim"], inner)),
+        ):
+            if network.linear.weight.shape != shape:
+                raise ValueError(f"a layer of {tuple(network.linear.weight.shape)}, not {shape}")
+
+
+def _history(file: Path) -> dict[str, list[Record]]:
+    """The history in metrics.json; without it, or damaged, a compressor is one all the same."""
+    try:
+        if file.stat().st_size > METRICS_LIMIT:
+            return {}
+        history: dict[str, list[Record]] = json.loads(file.read_text("utf-8"))["history"]
+        records = [record for records in history.values() for record in records]
+        plain = all(type(value) in (int, float) for one in records for value in one.values())
+        return history if plain else {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}

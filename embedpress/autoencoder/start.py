@@ -119,5 +119,4 @@ def _kmeans(x: Floats, seed: int) -> Floats:
         max_points_per_centroid=len(x),
     )
     kmeans.train(x)
-    centroids: Floats = kmeans.centroids
-    return centroids
+    return np.asarray(kmeans.centroids, np.float32)

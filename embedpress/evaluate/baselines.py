@@ -9,13 +9,8 @@ import numpy as np
 
 from embedpress.errors import InputError, UsageError
 from embedpress.evaluate.coders import Coder
-from embedpress.evaluate.metrics import (
-    Floats,
-    Ids,
-    recall_at_k,
-    true_neighbors,
-    unit_rows,
-)
+from embedpress.evaluate.exact import Floats, Ids, true_neighbors, unit_rows
+from embedpress.evaluate.metrics import recall_at_k
 from embedpress.evaluate.recipes import KINDS, Recipe, recipes
 from embedpress.threads import faiss_threads
 from embedpress.vectors.check import check_metric, check_vectors

@@ -11,13 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedpress.errors import InputError, UsageError
-from embedpress.evaluate.metrics import (
-    Floats,
-    PerQuery,
-    nearest_in_blocks,
-    recall_at_k,
-    unit_rows,
-)
+from embedpress.evaluate.exact import Floats, nearest_in_blocks, unit_rows
+from embedpress.evaluate.metrics import PerQuery, recall_at_k
 from embedpress.vectors.check import check_vectors
 
 BLOCK_ROWS = 16384

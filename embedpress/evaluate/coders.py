@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedpress.errors import InputError
-from embedpress.evaluate.metrics import Floats, Ids, nearest_in_blocks
+from embedpress.evaluate.exact import Floats, Ids, nearest_in_blocks
 from embedpress.evaluate.recipes import Recipe
 
 Codes = NDArray[np.uint8]

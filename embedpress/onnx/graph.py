@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from embedpress.autoencoder.network import InputScale, ResidualMap, Tower
+from embedpress.autoencoder.network import SHORTEST, InputScale, ResidualMap, Tower
 from embedpress.autoencoder.quantizer import CODEBOOK_SIZE, AdditiveQuantizer
 
 OPSET = 17
@@ -27,7 +28,7 @@ class GraphBuilder:
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     weights: dict[str, onnx.TensorProto] = field(default_factory=dict)
 
-    def add(self, op: str, *inputs: str, name: str | None = None, **attributes: object) -> str:
+    def add(self, op: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
         """Append one node with one output and return that output's name."""
         output = name or f"{op.lower()}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(op, list(inputs), [output], output, **attributes))
@@ -50,8 +51,9 @@ class GraphBuilder:
         def described(ports: Sequence[tuple[str, int, int]]) -> list[onnx.ValueInfoProto]:
             return [helper.make_tensor_value_info(n, t, ["batch", w]) for n, t, w in ports]
 
+        weights = list(self.weights.values())
         graph = helper.make_graph(
-            self.nodes, "embedpress", described(inputs), described(outputs), self.weights.values()
+            self.nodes, "embedpress", described(inputs), described(outputs), weights
         )
         model = helper.make_model(
             graph,
@@ -69,7 +71,7 @@ def scaled(graph: GraphBuilder, x: str, scale: InputScale) -> str:
     if scale.metric != "cosine":
         return graph.add("Div", x, graph.weight("scale", _numpy(scale.scale)))
     norm = graph.add("ReduceL2", x, axes=[1], keepdims=1)
-    safe = graph.add("Max", norm, graph.weight("epsilon", np.float32(1e-12)))
+    safe = graph.add("Max", norm, graph.weight("shortest", np.float32(SHORTEST)))
     return graph.add("Div", x, safe)
 
 

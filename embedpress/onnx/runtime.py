@@ -152,11 +152,17 @@ class OnnxCompressor:
         code_size = self._need("code_size")
         file = self.path / "model.safetensors"
         try:
+            if _fingerprint(self.config, file) != self.fingerprint:
+                raise FormatError(f"{file} or config.json was changed since it was saved")
             with safe_open(file, framework="numpy") as tensors:
                 books = tensors.get_tensor("codes.quantizer.codebooks")
+        except FormatError:
+            raise
         except Exception as error:  # safetensors raises its own and OSError alike
             raise FormatError(f"{file} cannot be read: {error}") from None
-        if books.ndim != 4 or books.shape[0] * books.shape[1] != code_size:
+        # FAISS would read past the end of codebooks that are too small.
+        stages, groups = self.config.get("stages"), self.config.get("groups")
+        if books.shape[:3] != (stages, groups, 256) or stages * groups != code_size:
             raise FormatError(f"{file}: codebooks of shape {books.shape} do not fit {code_size}")
         return check_vectors(books.reshape(-1, books.shape[3]), what="codebooks").reshape(
             code_size, books.shape[2], books.shape[3]
@@ -171,7 +177,8 @@ class OnnxCompressor:
         expected = ["encoder.onnx", "query_encoder.onnx"]
         expected += ["decoder.onnx"] if self.n_components else []
         expected += ["code_decoder.onnx"] if self.code_size else []
-        for name in expected:
+        narrow = ("latent_encoder.onnx", "code_encoder.onnx")
+        for name in [*expected, *(name for name in narrow if (self.path / name).exists())]:
             try:
                 self._session(name)
             except FormatError:
@@ -194,11 +201,23 @@ class OnnxCompressor:
     def _run(self, file: str, output: str, x: NDArray[Any]) -> NDArray[Any]:
         session = self._session(file)
         port = session.get_inputs()[0].name
-        blocks = [
-            session.run([output], {port: x[i : i + BATCH_ROWS]})[0]
-            for i in range(0, len(x), BATCH_ROWS)
-        ]
-        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+        try:
+            blocks = [
+                session.run([output], {port: x[i : i + BATCH_ROWS]})[0]
+                for i in range(0, len(x), BATCH_ROWS)
+            ]
+        except Exception as error:  # onnxruntime's exceptions share no public base
+            raise FormatError(f"{self.path / file} cannot be run: {_first_line(error)}") from None
+        found: NDArray[Any] = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+        widths = {
+            "latents": self.n_components,
+            "codes": self.code_size,
+            "embeddings": self.dim,
+            "code_queries": (self.config.get("stages") or 0) * (self.config.get("code_width") or 0),
+        }
+        if found.shape != (len(x), widths[output]):
+            raise FormatError(f"{self.path / file}: {output} has the shape {found.shape}")
+        return found
 
     def _session(self, file: str) -> onnxruntime.InferenceSession:
         if file not in self._sessions:
@@ -212,17 +231,23 @@ class OnnxCompressor:
                 session = onnxruntime.InferenceSession(
                     str(path), options, providers=list(self.providers)
                 )
+                stamps = session.get_modelmeta().custom_metadata_map
             except Exception as error:  # onnxruntime's exceptions share no public base
-                first = str(error).splitlines()[0] if str(error) else type(error).__name__
-                raise FormatError(f"{path} is not a graph ONNX Runtime can load: {first}") from None
-            stamped = session.get_modelmeta().custom_metadata_map.get("fingerprint")
-            if stamped != self.fingerprint:
                 raise FormatError(
-                    f"{path} belongs to another compressor (fingerprint {stamped}, "
-                    f"config.json says {self.fingerprint}): export again"
-                )
+                    f"{path} is not a graph ONNX Runtime can load: {_first_line(error)}"
+                ) from None
+            for name, said in (("fingerprint", self.fingerprint), ("metric", self.metric)):
+                if stamps.get(name) != said:
+                    raise FormatError(
+                        f"{path} belongs to another compressor ({name} {stamps.get(name)}, "
+                        f"config.json says {said}): export again"
+                    )
             self._sessions[file] = session
         return self._sessions[file]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _fingerprint(config: dict[str, Any], weights: Path) -> str:

@@ -65,7 +65,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         with storage_errors(path):
             yield temporary
             _sync(temporary)
-            temporary.replace(path)
+            os.replace(temporary, path)  # noqa: PTH105 (the same call on every Python)
             _sync_folder(path.parent)
     except BaseException:
         with suppress(OSError):

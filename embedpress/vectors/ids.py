@@ -59,7 +59,7 @@ def id_type(found: pa.DataType) -> pa.DataType:
         found = found.value_type
     if pa.types.is_integer(found):
         return pa.int64()
-    if found in (pa.string(), pa.large_string(), pa.string_view()):
+    if pa.types.is_string(found) or pa.types.is_large_string(found):
         return pa.string()
     raise InputError(f"ids are of type {found}: they must be integers or strings")
 

@@ -8,6 +8,7 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 from PIL import Image
+from torch_files import random_network
 
 from embedpress.errors import FormatError, InputError, UsageError
 from embedpress.extract import torchvision_trap
@@ -17,24 +18,6 @@ from embedpress.extract.transform import ImageTransform
 torch = pytest.importorskip("torch")
 torchvision_trap.prepare()
 torchvision = pytest.importorskip("torchvision")
-
-
-def random_network(name: str, classes: int = 1000) -> Any:
-    with torch.device("meta"):
-        network = torchvision.models.get_model(name, weights=None, num_classes=classes)
-    network.to_empty(device="cpu")
-    generator = torch.Generator().manual_seed(1)
-    for values in network.parameters():
-        values.data.uniform_(-1, 1, generator=generator).mul_((values[0].numel() or 1) ** -0.5)
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            # As a trained network's: with zeros and ones many mistakes would not show.
-            generator = torch.Generator().manual_seed(module.num_features)
-            for values in (module.running_var, module.weight.data):
-                values.copy_(torch.rand(values.shape, generator=generator) + 0.5)
-            for values in (module.running_mean, module.bias.data):
-                values.copy_(torch.rand(values.shape, generator=generator) - 0.5)
-    return network.eval()
 
 
 @pytest.fixture(scope="module")
@@ -169,9 +152,7 @@ def test_metadata_gives_the_transform(resnet18: Any, tmp_path: Path) -> None:
         architecture="resnet18",
     )
     extractor = ImageExtractor("resnet18", weights=path)
-    assert extractor.transform == ImageTransform(
-        240, 200, (0.5, 0.4, 0.3), (1, 1, 0.5), "bicubic"
-    )
+    assert extractor.transform == ImageTransform(240, 200, (0.5, 0.4, 0.3), (1, 1, 0.5), "bicubic")
     with pytest.raises(UsageError, match="weights of resnet18, not of resnet34"):
         ImageExtractor("resnet34", weights=path)
 
@@ -259,8 +240,8 @@ def test_bad_options(weights: Path, tmp_path: Path) -> None:
         ImageExtractor("alexnet")
     with pytest.raises(UsageError, match="no such weights file"):
         ImageExtractor("resnet18", weights=tmp_path / "none.pth")
+    (tmp_path / "a.bin").touch()
     with pytest.raises(UsageError, match=r"weights are read from \.pth"):
-        (tmp_path / "a.bin").touch()
         ImageExtractor("resnet18", weights=tmp_path / "a.bin")
     with pytest.raises(UsageError, match="device 'abacus'"):
         ImageExtractor("resnet18", weights=weights, device="abacus")
@@ -292,7 +273,7 @@ def test_weights_out_of_reach_are_one_clear_line(
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
     for name in (None, "IMAGENET1K_V1"):
-        with pytest.raises(UsageError, match="cannot be downloaded .*no route.*give a file"):
+        with pytest.raises(UsageError, match=r"cannot be downloaded .*no route.*give a file"):
             ImageExtractor("resnet18", weights=name)
 
 

@@ -65,7 +65,7 @@ def test_a_shard_may_have_no_rows(dtype: type) -> None:
 
 
 def test_a_codes_shard_may_have_a_metadata_column_named_vector() -> None:
-    extra = pa.table({"vector": pa.array([[1.0], None, [3.0]], pa.list_(pa.float32(), 1))})
+    extra = pa.table({"vector": pa.array([[1.0], None, [3.0]], pa.list_(pa.float32()))})
     table = shard_table([1, 2, 3], np.ones((3, 4), np.uint8), extra)
     again = pq.read_table(pa.BufferReader(shard_bytes(table)))
     assert again.column("vector").to_pylist() == [[1.0], None, [3.0]]

@@ -1,0 +1,135 @@
+"""The two forms a compressor gives, latents and codes, as something that can be searched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedpress.errors import InputError
+from embedpress.evaluate.exact import Floats, Ids, nearest_in_blocks
+from embedpress.threads import faiss_threads
+
+Codes = NDArray[np.uint8]
+BLOCK_ROWS = 8192
+
+
+class Compressor(Protocol):
+    """What an evaluation asks of a compressor, :class:`embedpress.onnx.runtime.OnnxCompressor`
+    for one.
+
+    Attributes
+    ----------
+    dim : int
+    metric : {"cosine", "ip", "l2"}
+    n_components, code_size : int or None
+        None where the compressor gives no latents, or no codes.
+    """
+
+    dim: int
+    metric: str
+    n_components: int | None
+    code_size: int | None
+
+    def transform(self, X: Any, /) -> Floats:
+        """Latents (n, n_components)."""
+
+    def inverse_transform(self, Z: Any, /) -> Floats:
+        """Embeddings (n, dim) from latents."""
+
+    def transform_queries(self, X: Any, /) -> Floats:
+        """Query latents (n, n_components)."""
+
+    def encode(self, X: Any, /) -> Codes:
+        """Codes (n, code_size)."""
+
+    def decode(self, codes: Any, /) -> Floats:
+        """Embeddings (n, dim) from codes."""
+
+    def encode_queries(self, X: Any, /) -> Floats:
+        """Queries (n, w), scored against codes."""
+
+    def codebooks(self) -> Floats:
+        """Centroids (code_size, 256, w / code_size): byte m of a code names one of book m."""
+
+
+@runtime_checkable
+class ReconstructsCodes(Protocol):
+    """A compressor whose codes are no product quantizer's: it says itself what they stand for."""
+
+    def reconstruct_codes(self, codes: Any, /) -> Floats:
+        """Vectors (n, w) that encoded queries are scored against."""
+
+
+def in_blocks(function: Callable[[Any], NDArray[Any]], x: Any) -> NDArray[Any]:
+    """Apply `function` to a few thousand rows at a time and join the results."""
+    blocks = [function(x[s : s + BLOCK_ROWS]) for s in range(0, len(x), BLOCK_ROWS)]
+    return np.concatenate(blocks)
+
+
+def search_latents(
+    compressor: Compressor,
+    latents: Floats,
+    queries: Floats,
+    k: int,
+    *,
+    num_threads: int | None = None,
+) -> Ids:
+    """Nearest latents of query embeddings by brute force, -1 where there are fewer than `k`.
+
+    Query latents are scored by inner product, or by Euclidean distance for the metric "l2".
+    """
+    q = in_blocks(compressor.transform_queries, queries)
+    if q.shape[1] != latents.shape[1]:
+        raise InputError(f"query latents are {q.shape[1]} wide and latents {latents.shape[1]}")
+    l2 = compressor.metric == "l2"
+    return nearest_in_blocks(q, [latents], k, l2=l2, num_threads=num_threads)[0]
+
+
+def search_codes(
+    compressor: Compressor,
+    codes: Codes,
+    queries: Floats,
+    k: int,
+    *,
+    num_threads: int | None = None,
+) -> Ids:
+    """Nearest codes of query embeddings by brute force, -1 where there are fewer than `k`.
+
+    Scored by inner product, or by Euclidean distance for the metric "l2": with the compressor's
+    `reconstruct_codes` where it has one, else by FAISS's scan of a product quantizer.
+    """
+    l2 = compressor.metric == "l2"
+    q = in_blocks(compressor.encode_queries, queries)
+    if isinstance(compressor, ReconstructsCodes):
+        reconstruct = compressor.reconstruct_codes
+
+        def blocks() -> Iterator[Floats]:
+            for s in range(0, len(codes), BLOCK_ROWS):
+                yield reconstruct(codes[s : s + BLOCK_ROWS])
+
+        return nearest_in_blocks(q, blocks(), k, l2=l2, num_threads=num_threads)[0]
+    return _scan(compressor.codebooks(), codes, q, k, l2=l2, num_threads=num_threads)
+
+
+def _scan(
+    books: Floats, codes: Codes, queries: Floats, k: int, *, l2: bool, num_threads: int | None
+) -> Ids:
+    import faiss
+
+    size, entries, width = books.shape
+    if codes.shape[1] != size or entries != 256 or queries.shape[1] != size * width:
+        raise InputError(
+            f"codes {codes.shape}, codebooks {books.shape} and queries {queries.shape} do not "
+            "belong together"
+        )
+    kind = faiss.METRIC_L2 if l2 else faiss.METRIC_INNER_PRODUCT
+    index: Any = faiss.IndexPQ(size * width, size, 8, kind)
+    faiss.copy_array_to_vector(np.ascontiguousarray(books, np.float32).ravel(), index.pq.centroids)
+    index.is_trained = True
+    index.add_sa_codes(np.ascontiguousarray(codes))
+    with faiss_threads(num_threads):
+        ids = index.search(np.ascontiguousarray(queries, np.float32), k)[1]
+    return np.asarray(ids, np.int64)
