@@ -60,7 +60,7 @@ def size_table(figures: dict[str, Any]) -> Table:
         table.add_column(column, justify="right")
     full = figures["dim"] * 4
     for row in sorted(figures["recall"], key=lambda row: (-row["bytes"], -row["recall"])):
-        ours = "bold" if row["ours"] else ""
+        ours = "bold" if row["kind"] in ("codes", "latents") else ""
         table.add_row(
             row["name"],
             f"{row['bytes']:,}",

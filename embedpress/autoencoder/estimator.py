@@ -351,7 +351,7 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         for name in ("temperature", "learning_rate"):
             if not 0 < self._number(name) < float("inf"):
                 raise UsageError(f"{name}={getattr(self, name)} must be more than zero")
-        if self.time_budget is not None and not 0 < self._number("time_budget"):
+        if self.time_budget is not None and not self._number("time_budget") > 0:
             raise UsageError(f"time_budget={self.time_budget} must be more than zero seconds")
         if self.patience is not None and self.patience < 0:
             raise UsageError(f"patience={self.patience} must be zero or more")

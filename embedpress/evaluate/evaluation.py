@@ -12,7 +12,13 @@ from embedpress.evaluate.baselines import Baseline, baseline, peers_at
 from embedpress.evaluate.channel import channel_recall, fit_channel
 from embedpress.evaluate.exact import Floats, Ids, true_neighbors, unit_rows
 from embedpress.evaluate.forms import Compressor, in_blocks, search_codes, search_latents
-from embedpress.evaluate.metrics import Judgements, PerQuery, mean_with_ci, recall_at_k
+from embedpress.evaluate.metrics import (
+    Judgements,
+    PerQuery,
+    candidate_recall,
+    mean_with_ci,
+    recall_at_k,
+)
 from embedpress.evaluate.queries import relevance_row, worst_queries
 from embedpress.evaluate.recipes import recipes
 from embedpress.evaluate.result import (
@@ -212,8 +218,7 @@ def _rerank(task: _Task, form: _Form) -> list[RerankPoint]:
     points = []
     for factor in RERANK_FACTORS:
         candidates = min(factor * task.k, form.found.shape[1])
-        # A true neighbour among the candidates is put into its place by the embeddings.
-        there = (task.truth[:, :, None] == form.found[:, None, :candidates]).any(axis=2)
+        there = candidate_recall(form.found[:, :candidates], task.truth)
         points.append(RerankPoint(form.row.kind, candidates, float(there.mean())))
     return list(dict.fromkeys(points))
 

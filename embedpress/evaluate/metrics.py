@@ -12,6 +12,7 @@ from embedpress.errors import InputError, UsageError
 from embedpress.evaluate.exact import true_neighbors
 
 __all__ = [
+    "candidate_recall",
     "judgements_of",
     "mean_with_ci",
     "mrr",
@@ -53,16 +54,35 @@ def recall_at_k(found: Any, truth: Any) -> PerQuery:
         raise InputError("found and truth must be matrices of integer ids")
     if len(f) != len(t) or t.shape[1] == 0 or f.shape[1] < t.shape[1]:
         raise InputError(f"found {f.shape} needs the rows and at least the columns of {t.shape}")
+    return candidate_recall(f[:, : t.shape[1]], t)
+
+
+def candidate_recall(found: Any, truth: Any) -> PerQuery:
+    """Share of the true neighbours anywhere among the hits, a query at a time.
+
+    It is the recall after a first search for candidates that are then put in their true order.
+
+    Parameters
+    ----------
+    found : array_like, shape (nq, any), int
+        Ids in any order; -1 never counts.
+    truth : array_like, shape (nq, k), int
+        As in :func:`recall_at_k`.
+
+    Returns
+    -------
+    ndarray, shape (nq,), float64
+    """
+    f, t = np.asarray(found), np.asarray(truth)
     known = t >= 0
     if not known.any(axis=1).all():
         row = int(np.argmin(known.any(axis=1)))
         raise InputError(f"query {row} has no true neighbour: leave it out of found and truth")
-    k = t.shape[1]
     hits = np.empty(len(t), np.int64)
-    rows = max(1, 2**24 // (k * k))
+    rows = max(1, 2**24 // (t.shape[1] * max(1, f.shape[1])))
     for s in range(0, len(t), rows):
         part = slice(s, s + rows)
-        same = (t[part, :, None] == f[part, None, :k]).any(axis=2)
+        same = (t[part, :, None] == f[part, None, :]).any(axis=2)
         hits[part] = (same & known[part]).sum(axis=1)
     return np.asarray(hits / known.sum(axis=1), np.float64)
 

@@ -13,7 +13,7 @@ from embedpress.evaluate.result import RelevanceRow, WorstQuery
 
 WORST = 10
 SHOWN = 3
-TEXT_LENGTH = 200
+TEXT_LENGTH = 160
 
 
 def worst_queries(

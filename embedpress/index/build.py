@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from embedpress.errors import InputError, MismatchError, UsageError
+from embedpress.errors import FormatError, InputError, MismatchError, UsageError
 from embedpress.index.centroids import (
     faiss_metric,
     latents_of,
@@ -22,7 +22,7 @@ from embedpress.index.centroids import (
     stages_of,
 )
 from embedpress.index.factory import Layout, parse_factory
-from embedpress.index.rerank import FORMS, write_rerank
+from embedpress.index.rerank import FORMS, SCALES, VECTORS, write_rerank
 from embedpress.onnx.compress import check_kind, metric_for
 from embedpress.onnx.runtime import OnnxCompressor
 from embedpress.threads import faiss_threads
@@ -35,7 +35,9 @@ from embedpress.vectors import (
     sha256_of,
     write_atomic,
 )
+from embedpress.vectors.files import remove, storage_errors
 
+Floats = NDArray[np.float32]
 FORMAT_VERSION = 1
 INDEX, IDS, MANIFEST = "index.faiss", "ids.parquet", "manifest.json"
 
@@ -114,24 +116,34 @@ def build_index(
     """
     if rerank not in FORMS:
         raise UsageError(f"rerank={rerank!r} must be one of {', '.join(FORMS)}")
+    if rerank != "none" and vectors is None:
+        raise UsageError("a rerank tier needs the embeddings: give them with --vectors EMB")
     budget = parse_size(memory_budget)
     compressor = OnnxCompressor(model, num_threads=num_threads)
     compressed = open_vectors(source)
     _check_origin(compressed, compressor)
+    embeddings = None
+    if rerank != "none" and vectors is not None:
+        embeddings = _rerank_vectors(vectors, compressed, compressor)
     layout = parse_factory(factory, compressed.count)
+    books = compressor.codebooks() if compressed.kind == "codes" else None
     block = rows_within(budget // 4, 4 * max(compressor.dim, compressed.dim) * 2, at_most=65_536)
     folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
+    _check_free(folder)
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     # The manifest goes first and comes last: a folder without one is not an index.
-    (folder / MANIFEST).unlink(missing_ok=True)
+    for name in (MANIFEST, VECTORS, SCALES):
+        remove(folder / name)
     with faiss_threads(compressor.num_threads):
-        index = _empty_index(compressed, compressor, layout, seed)
+        index = _empty_index(compressed, compressor, layout, books, seed)
         with atomic_path(folder / IDS) as ids_path:
-            _fill(index, compressed, compressor, ids_path, block, progress)
+            _fill(index, compressed, compressor, books, ids_path, block, progress)
     _write_index(index, folder / INDEX)
     files = [INDEX, IDS]
-    if rerank != "none":
-        files += _rerank_tier(folder, rerank, vectors, compressed, compressor, block)
+    if embeddings is not None:
+        blocks = _rerank_blocks(embeddings, compressed, block)
+        files += write_rerank(folder, rerank, embeddings.count, embeddings.dim, blocks)
     per_vector = (folder / INDEX).stat().st_size / compressed.count
     manifest = IndexManifest(
         kind="index",
@@ -162,20 +174,39 @@ def _check_origin(compressed: Vectors, compressor: OnnxCompressor) -> None:
             f"{compressed.path} was compressed by another compressor (fingerprint {made_by}) "
             f"than {compressor.path} ({compressor.fingerprint}): compress again or use that one"
         )
+    codes = compressed.kind == "codes"
+    size = compressor.code_size if codes else compressor.n_components
+    if compressed.dim != size:
+        raise FormatError(
+            f"{compressed.path} has {compressed.dim} values a row, its compressor gives {size}"
+        )
+
+
+def _check_free(folder: Path) -> None:
+    """Refuse to write an index over anything but an index."""
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file: give a folder to write to")
+    held = {name for name in (INDEX, IDS, MANIFEST, "config.json") if (folder / name).exists()}
+    if "config.json" in held or held == {MANIFEST}:
+        raise UsageError(f"{folder} holds vectors or a compressor: give a folder of its own")
 
 
 def _empty_index(
-    compressed: Vectors, compressor: OnnxCompressor, layout: Layout, seed: int
-) -> faiss.Index:
+    compressed: Vectors,
+    compressor: OnnxCompressor,
+    layout: Layout,
+    books: Floats | None,
+    seed: int,
+) -> Any:
     metric = faiss_metric(compressor.metric)
-    if compressed.kind == "latents":
+    inverted: Any
+    if books is None:
         flat = faiss.IndexFlat(compressed.dim, metric)
         if not layout.n_lists:
             return flat
         lists = _coarse(compressed, layout, metric, seed, latents=lambda x: x, repeat=1)
         inverted = faiss.IndexIVFFlat(lists, compressed.dim, layout.n_lists, metric)
     else:
-        books = compressor.codebooks()
         stages = stages_of(compressor)
         code_size, _, width = books.shape
         if not layout.n_lists:
@@ -208,9 +239,9 @@ def _coarse(
     metric: int,
     seed: int,
     *,
-    latents: Callable[[NDArray[Any]], NDArray[np.float32]],
+    latents: Callable[[NDArray[Any]], Floats],
     repeat: int,
-) -> faiss.Index:
+) -> Any:
     """The coarse quantizer: k-means centres of a sample's latents."""
     limit = min(compressed.count, max(256 * layout.n_lists, layout.n_lists))
     sample = latents(compressed.read(min(limit, 262_144), seed=seed, columns=()).vectors)
@@ -224,16 +255,17 @@ def _coarse(
     )
     kmeans.train(sample)
     # A query is laid out once a stage; so are the centres it is compared with.
-    centres = np.tile(kmeans.centroids, (1, repeat))
+    centres = np.tile(np.asarray(kmeans.centroids, np.float32), (1, repeat))
     lists = faiss.IndexFlat(centres.shape[1], metric)
     lists.add(np.ascontiguousarray(centres))
     return lists
 
 
 def _fill(
-    index: faiss.Index,
+    index: Any,
     compressed: Vectors,
     compressor: OnnxCompressor,
+    books: Floats | None,
     ids_path: Path,
     block: int,
     progress: Callable[[int], None] | None,
@@ -242,7 +274,7 @@ def _fill(
     low = 0
     try:
         for batch in compressed.iter_batches(block):
-            _add(index, batch.vectors, low, compressed, compressor)
+            _add(index, batch.vectors, low, books, stages_of(compressor))
             table = pa.table({"id": batch.ids})
             for name in batch.metadata.column_names:
                 table = table.append_column(name, batch.metadata[name])
@@ -257,20 +289,13 @@ def _fill(
             writer.close()
 
 
-def _add(
-    index: faiss.Index,
-    values: NDArray[Any],
-    low: int,
-    compressed: Vectors,
-    compressor: OnnxCompressor,
-) -> None:
-    if compressed.kind == "latents":
+def _add(index: Any, values: NDArray[Any], low: int, books: Floats | None, stages: int) -> None:
+    if books is None:
         index.add(values)
     elif isinstance(index, faiss.IndexPQ):
         index.add_sa_codes(values)
     else:
-        stages = stages_of(compressor)
-        z = latents_of(values, compressor.codebooks(), stages)
+        z = latents_of(values, books, stages)
         lists = index.quantizer.search(np.tile(z, (1, stages)), 1)[1][:, 0]
         rows = np.arange(low, low + len(values), dtype=np.int64)
         order = np.argsort(lists, kind="stable")
@@ -285,41 +310,36 @@ def _add(
         index.ntotal += len(values)
 
 
-def _rerank_tier(
-    folder: Path,
-    form: str,
-    vectors: str | Path | None,
-    compressed: Vectors,
-    compressor: OnnxCompressor,
-    block: int,
-) -> list[str]:
-    if vectors is None:
-        raise UsageError("a rerank tier needs the embeddings: give them with --vectors EMB")
-    embeddings = open_vectors(vectors, metric=metric_for(vectors, compressor))
+def _rerank_vectors(path: str | Path, compressed: Vectors, compressor: OnnxCompressor) -> Vectors:
+    embeddings = open_vectors(path, metric=metric_for(path, compressor))
     check_kind(embeddings, compressor)
     if embeddings.count != compressed.count:
         raise MismatchError(
             f"{embeddings.path} has {embeddings.count} rows, {compressed.path} has "
             f"{compressed.count}: the rerank tier takes the same rows in the same order"
         )
+    return embeddings
 
-    def blocks() -> Iterator[NDArray[np.float32]]:
-        pairs = zip(
-            embeddings.iter_batches(block, columns=()),
-            compressed.iter_batches(block, columns=()),
-            strict=True,
-        )
-        for ours, theirs in pairs:
-            if not ours.ids.equals(theirs.ids):
-                raise MismatchError(
-                    f"{embeddings.path} has other ids than {compressed.path}, or another order"
-                )
+
+def _rerank_blocks(embeddings: Vectors, compressed: Vectors, rows: int) -> Iterator[Floats]:
+    pairs = zip(
+        embeddings.iter_batches(rows, columns=()),
+        compressed.iter_batches(rows, columns=()),
+        strict=True,
+    )
+    for ours, theirs in pairs:
+        if not ours.ids.equals(theirs.ids):
+            raise MismatchError(
+                f"{embeddings.path} has other ids than {compressed.path}, or another order"
+            )
+        if compressed.metric == "cosine":
+            # Their lengths do not count, and float16 holds those around 1 best.
+            yield ours.vectors / np.linalg.norm(ours.vectors, axis=1, keepdims=True)
+        else:
             yield ours.vectors
 
-    return write_rerank(folder, form, embeddings.count, embeddings.dim, blocks())
 
-
-def _write_index(index: faiss.Index, path: Path) -> None:
+def _write_index(index: Any, path: Path) -> None:
     with atomic_path(path) as temporary:
         try:
             faiss.write_index(index, str(temporary))

@@ -47,13 +47,13 @@ def filter_rows(table: pa.Table, expression: str) -> NDArray[np.bool_]:
     try:
         tree = ast.parse(expression.strip(), mode="eval").body
         mask = _evaluate(tree, table)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        if isinstance(error, UsageError):
-            raise
-        raise UsageError(f'filter {expression!r} is not an expression like label == "x"') from None
+    except UsageError:
+        raise
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
         first = str(error).splitlines()[0]
         raise UsageError(f"filter {expression!r} compares unlike types: {first}") from None
+    except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError):
+        raise UsageError(f'filter {expression!r} is not an expression like label == "x"') from None
     if not pa.types.is_boolean(mask.type):
         raise UsageError(f"filter {expression!r} must compare something, as in year > 2000")
     kept: NDArray[np.bool_] = pc.fill_null(mask, False).to_numpy(zero_copy_only=False)
@@ -84,9 +84,14 @@ def _compare(left: ast.expr, op: ast.cmpop, right: ast.expr, table: pa.Table) ->
     if isinstance(op, ast.In | ast.NotIn):
         if not isinstance(right, ast.List | ast.Tuple):
             raise UsageError('after "in" a filter takes a list, as in label in ["a", "b"]')
-        values = pa.array([_constant(item) for item in right.elts]).cast(column.type)
-        found = pc.is_in(column, value_set=values)
-        return pc.invert(found) if isinstance(op, ast.NotIn) else found
+        values = pa.array([_constant(item) for item in right.elts])
+        if pa.types.is_null(column.type):
+            column = column.cast(values.type)
+        pc.equal(column.slice(0, 0), values.slice(0, 0))  # refuses what == would refuse
+        found = pc.is_in(column, value_set=values.cast(column.type))
+        if isinstance(op, ast.NotIn):
+            found = pc.invert(found)
+        return pc.if_else(column.is_valid(), found, None)
     if type(op) not in _COMPARE:
         raise UsageError("a filter compares by == != < <= > >= in and not in")
     other = _column(right, table) if isinstance(right, ast.Name) else pa.scalar(_constant(right))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedpress.errors import FormatError
+from embedpress.errors import EmbedpressError, FormatError, InputError
 from embedpress.vectors.files import atomic_path
+from embedpress.vectors.readers import read_npy_header
 
 Floats = NDArray[np.float32]
 FORMS = ("none", "int8", "float16", "float32")
@@ -34,6 +36,11 @@ def write_rerank(
     -------
     list of str
         Names of the files written.
+
+    Raises
+    ------
+    InputError
+        A number is too large for float16.
     """
     dtype = np.dtype(form)
     with atomic_path(folder / VECTORS) as path, atomic_path(folder / SCALES) as scale_path:
@@ -50,6 +57,8 @@ def write_rerank(
                 stored[low:high] = np.rint(block / safe[:, None])
                 scales[low:high] = scale
             else:
+                if form == "float16" and np.abs(block).max() > np.finfo(np.float16).max:
+                    raise InputError("the embeddings are too large for float16: take float32")
                 stored[low:high] = block
             low = high
         stored.flush()
@@ -71,16 +80,9 @@ class RerankTier:
 
     def __init__(self, folder: Path, form: str, count: int, dim: int) -> None:
         self.form = form
-        self._stored = _mapped(folder / VECTORS)
-        self._scales = _mapped(folder / SCALES)
         scale_count = count if form == "int8" else 0
-        if (
-            self._stored.shape != (count, dim)
-            or self._stored.dtype != np.dtype(form)
-            or self._scales.shape != (scale_count,)
-            or self._scales.dtype != np.float32
-        ):
-            raise FormatError(f"{folder}: the rerank tier does not fit the index: build it again")
+        self._stored = _mapped(folder / VECTORS, (count, dim), np.dtype(form))
+        self._scales = _mapped(folder / SCALES, (scale_count,), np.dtype(np.float32))
 
     def rows(self, rows: NDArray[np.int64]) -> Floats:
         """Vectors (n, dim), float32, of index rows."""
@@ -92,17 +94,30 @@ class RerankTier:
     def rescore(self, query: Floats, rows: NDArray[np.int64], metric: str) -> Floats:
         """Scores of one unit-scale query against rows; for "l2", squared distances."""
         block = self.rows(rows)
+        scores: Floats
         if metric == "l2":
-            return np.square(block - query).sum(axis=1)
-        scores: Floats = block @ query
+            scores = np.square(block - query).sum(axis=1)
+            return scores
+        scores = block @ query
         if metric == "cosine":
             scores = scores / np.maximum(np.linalg.norm(block, axis=1), 1e-12)
         return scores
 
 
-def _mapped(path: Path) -> NDArray[Any]:
+def _mapped(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     try:
-        mapped: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        with path.open("rb") as file:
+            *head, offset = read_npy_header(file, str(path))
+        size = offset + math.prod(shape) * dtype.itemsize
+        if head != [shape, False, dtype] or path.stat().st_size != size:
+            raise FormatError(f"{path} does not fit the index: build it again")
+        mapped: NDArray[Any] = (
+            np.memmap(path, dtype, "r", offset, shape)
+            if math.prod(shape)
+            else np.empty(shape, dtype)
+        )
+    except EmbedpressError:
+        raise
+    except Exception as error:  # the parser of the header raises whatever it meets
         raise FormatError(f"{path} cannot be read: {error}") from None
     return mapped

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ from embedpress.index.centroids import faiss_metric
 from embedpress.index.filter import filter_rows
 from embedpress.index.rerank import RerankTier
 from embedpress.onnx.runtime import OnnxCompressor
-from embedpress.threads import faiss_threads
-from embedpress.vectors import check_vectors
+from embedpress.threads import check_threads, faiss_threads
+from embedpress.vectors import check_vectors, sha256_of
 
 Floats = NDArray[np.float32]
 MANIFEST_LIMIT = 1 << 20
@@ -36,7 +37,7 @@ class Hits:
     rows : ndarray of shape (n_queries, k), int64
         Rows of the index, best first; -1 where there were fewer than `k`.
     scores : ndarray of shape (n_queries, k), float32
-        Larger is nearer, but for "l2": squared distances.
+        Larger is nearer, but for "l2": squared distances. Infinitely far where the row is -1.
     """
 
     rows: NDArray[np.int64]
@@ -53,7 +54,8 @@ class SearchIndex:
     compressor : OnnxCompressor, str or Path
         The compressor whose codes are in it.
     memory_map : bool
-        Read the vectors from disk as they are needed, where FAISS can.
+        Read the vectors from disk as they are needed, where FAISS can; the index file's
+        checksum is then not compared first.
     num_threads : int, optional
         Threads of a search.
 
@@ -64,6 +66,8 @@ class SearchIndex:
     MismatchError
         The compressor is not the one that made the codes.
     """
+
+    faiss: Any
 
     def __init__(
         self,
@@ -84,7 +88,10 @@ class SearchIndex:
                 f"({compressor.fingerprint}): search it with that one"
             )
         self.compressor = compressor
-        self.num_threads = num_threads or compressor.num_threads
+        self.num_threads = compressor.num_threads if num_threads is None else num_threads
+        check_threads(self.num_threads)
+        # FAISS can crash on a damaged file, or ask for absurd amounts of memory.
+        _check_sums(self.path, self.manifest, (IDS,) if memory_map else (IDS, INDEX))
         self.faiss = _read_faiss(self.path / INDEX, self.manifest, memory_map)
         self.table = _read_table(self.path / IDS, self.manifest.count)
         self.rerank_tier: RerankTier | None = None
@@ -129,6 +136,8 @@ class SearchIndex:
         """
         if not 1 <= k <= LARGEST_K:
             raise UsageError(f"k={k} must lie between 1 and {LARGEST_K}")
+        if nprobe is not None and nprobe < 1:
+            raise UsageError(f"nprobe={nprobe} must be at least 1")
         if oversample < 1:
             raise UsageError(f"oversample={oversample} must be at least 1")
         rerank = self.rerank_tier is not None if rerank is None else rerank
@@ -142,12 +151,17 @@ class SearchIndex:
             if self.manifest.what == "codes"
             else self.compressor.transform_queries(x)
         )
+        if mapped.shape[1] != self.faiss.d:
+            raise FormatError(
+                f"{self.path} has {self.faiss.d} dimensions, its compressor asks with "
+                f"{mapped.shape[1]}"
+            )
         kept = None if filter is None else filter_rows(self.table, filter)
         wanted = min(len(self), k * oversample if rerank else k)
         scores, rows = self._scan(mapped, wanted, kept, nprobe)
         if rerank:
             rows, scores = self._reorder(x, rows)
-        return Hits(*_padded(rows, scores, k))
+        return Hits(*_padded(rows, scores, k, self.manifest.metric))
 
     def ids(self, rows: NDArray[np.int64]) -> list[list[int | str | None]]:
         """Ids of index rows (n_queries, k), None for -1."""
@@ -160,9 +174,10 @@ class SearchIndex:
         for line, scores in zip(hits.rows, hits.scores, strict=True):
             real = line >= 0
             taken = self.table.take(pa.array(line[real])).to_pylist()
+            # The search's own score stands over metadata of that name.
             found.append(
                 [
-                    {"id": record.pop("id"), "score": float(score), **record}
+                    {"id": record["id"], "score": 0.0} | record | {"score": float(score)}
                     for record, score in zip(taken, scores[real], strict=True)
                 ]
             )
@@ -173,12 +188,13 @@ class SearchIndex:
     ) -> tuple[Floats, NDArray[np.int64]]:
         with faiss_threads(self.num_threads):
             if isinstance(self.faiss, faiss.IndexIVF):
-                options = {"nprobe": nprobe or self.faiss.nprobe}
+                options: dict[str, Any] = {"nprobe": nprobe or self.faiss.nprobe}
                 if kept is not None:
-                    options["sel"] = faiss.IDSelectorBitmap(np.packbits(kept, bitorder="little"))
-                scores, rows = self.faiss.search(
-                    queries, k, params=faiss.SearchParametersIVF(**options)
-                )
+                    bits: Any = np.packbits(kept, bitorder="little")
+                    selector: Any = faiss.IDSelectorBitmap
+                    options["sel"] = selector(bits)
+                parameters: Any = faiss.SearchParametersIVF
+                scores, rows = self.faiss.search(queries, k, params=parameters(**options))
             elif kept is None:
                 scores, rows = self.faiss.search(queries, k)
             else:
@@ -266,15 +282,31 @@ def read_index_manifest(folder: Path) -> IndexManifest:
     for name, values in known.items():
         if data[name] not in values:
             raise FormatError(f"{file}: {name} is {data[name]!r}, not one of {', '.join(values)}")
+    if type(data["bytes_per_vector"]) not in (int, float):
+        raise FormatError(f"{file}: bytes_per_vector is not a number")
+    texts = [data["compressor"], data["factory"], "" if data["model"] is None else data["model"]]
+    sums = data["sha256"]
+    if not isinstance(sums, dict) or not all(isinstance(t, str) for t in [*texts, *sums.values()]):
+        raise FormatError(f"{file}: a field in it is not text")
     return IndexManifest(**data)
 
 
-def _read_faiss(path: Path, manifest: IndexManifest, memory_map: bool) -> faiss.Index:
+def _check_sums(folder: Path, manifest: IndexManifest, names: Sequence[str]) -> None:
+    for name in names:
+        if not (folder / name).is_file():
+            raise FormatError(f"{folder} is not a whole index: it has no {name}")
+        if manifest.sha256.get(name) != sha256_of(folder / name):
+            raise FormatError(f"{folder / name} was changed since it was built: build it again")
+
+
+def _read_faiss(path: Path, manifest: IndexManifest, memory_map: bool) -> Any:
     try:
-        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP if memory_map else 0)
+        index: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP if memory_map else 0)
     except Exception as error:  # FAISS raises RuntimeError, and MemoryError on absurd sizes
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FormatError(f"{path} is not an index FAISS can read: {first}") from None
+    if not isinstance(index, faiss.IndexPQ | faiss.IndexIVF | faiss.IndexFlat):
+        raise FormatError(f"{path} is a {type(index).__name__}, which embedpress does not build")
     if (index.ntotal, index.d) != (manifest.count, manifest.dim):
         raise FormatError(
             f"{path} holds {index.ntotal} vectors of {index.d} dimensions, its manifest says "
@@ -288,15 +320,15 @@ def _read_faiss(path: Path, manifest: IndexManifest, memory_map: bool) -> faiss.
 def _read_table(path: Path, count: int) -> pa.Table:
     try:
         table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        first = str(error).splitlines()[0]
+    except Exception as error:  # what a parser raises is no closed list
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FormatError(f"{path} cannot be read: {first}") from None
     if table.num_rows != count or table.column_names[:1] != ["id"]:
         raise InputError(f"{path} has {table.num_rows} ids for {count} vectors: build it again")
     return table.combine_chunks()
 
 
-def _empty_like(index: faiss.Index) -> faiss.Index:
+def _empty_like(index: Any) -> Any:
     if isinstance(index, faiss.IndexPQ):
         part = faiss.IndexPQ(index.d, index.pq.M, index.pq.nbits, index.metric_type)
         part.pq.centroids = index.pq.centroids
@@ -305,10 +337,12 @@ def _empty_like(index: faiss.Index) -> faiss.Index:
     return faiss.IndexFlat(index.d, index.metric_type)
 
 
-def _padded(rows: NDArray[np.int64], scores: Floats, k: int) -> tuple[NDArray[np.int64], Floats]:
+def _padded(
+    rows: NDArray[np.int64], scores: Floats, k: int, metric: str
+) -> tuple[NDArray[np.int64], Floats]:
     rows, scores = rows[:, :k], scores[:, :k]
-    missing = k - rows.shape[1]
-    if missing:
-        rows = np.pad(rows, ((0, 0), (0, missing)), constant_values=-1)
-        scores = np.pad(scores, ((0, 0), (0, missing)))
-    return np.ascontiguousarray(rows), np.ascontiguousarray(scores)
+    missing = max(0, k - rows.shape[1])
+    rows = np.pad(rows, ((0, 0), (0, missing)), constant_values=-1)
+    worst = np.float32(np.inf if metric == "l2" else -np.inf)
+    scores = np.where(rows >= 0, np.pad(scores, ((0, 0), (0, missing))), worst)
+    return rows, scores

@@ -150,7 +150,7 @@ def assign(graph: GraphBuilder, z: str, quantizer: AdditiveQuantizer, output: st
 def lookup(graph: GraphBuilder, codes: str, quantizer: AdditiveQuantizer) -> str:
     """Sum of the codewords that codes name, as :meth:`AdditiveQuantizer.lookup`."""
     books = _numpy(quantizer.codebooks)
-    stages, groups, size, width = books.shape
+    stages, groups, _, width = books.shape
     offsets = np.arange(stages * groups, dtype=np.int64) * CODEBOOK_SIZE
     rows = graph.add("Cast", codes, to=TensorProto.INT64)
     rows = graph.add("Add", rows, graph.weight("code_rows", offsets))

@@ -69,7 +69,8 @@ def _check_config(config: dict[str, Any], file: Path) -> None:
         whole(name, optional=True)
     if config.get("metric") not in ("cosine", "ip", "l2"):
         raise FormatError(f"{file}: metric is {config.get('metric')!r}, not cosine, ip or l2")
-    if not isinstance(config.get("fingerprint"), str):
+    stamp = config.get("fingerprint")
+    if not isinstance(stamp, str) or len(stamp) != 64:
         raise FormatError(f"{file} has no fingerprint")
     if config.get("n_components") is None and config.get("code_size") is None:
         raise FormatError(f"{file} names neither n_components nor code_size")
@@ -162,7 +163,7 @@ class OnnxCompressor:
             raise FormatError(f"{file} cannot be read: {error}") from None
         # FAISS would read past the end of codebooks that are too small.
         stages, groups = self.config.get("stages"), self.config.get("groups")
-        if books.shape[:3] != (stages, groups, 256) or stages * groups != code_size:
+        if books.shape[:3] != (stages, groups, 256) or books[..., 0, 0].size != code_size:
             raise FormatError(f"{file}: codebooks of shape {books.shape} do not fit {code_size}")
         return check_vectors(books.reshape(-1, books.shape[3]), what="codebooks").reshape(
             code_size, books.shape[2], books.shape[3]
