@@ -1,84 +1,81 @@
-"""Anomalies: vectors that the compressor cannot restore are unlike those it was trained on."""
+"""Outliers: vectors that a compressor, having learnt the others, cannot restore."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embedpress.errors import InputError, UsageError
-from embedpress.vectors import check_vectors
+from embedpress.evaluate.statistics import row_cosines
+from embedpress.vectors.check import check_metric, check_vectors
 
-DEVIATIONS = 3.5
-"""Robust deviations above the median that "auto" takes for an anomaly."""
+ROBUST_Z = 3.5
 
 
 @dataclass(frozen=True)
 class Outliers:
-    """Scores and which of them lie beyond the threshold.
+    """Anomaly scores and which of them count as outliers.
 
     Attributes
     ----------
-    scores : ndarray of shape (n,), float64
-        Larger is stranger.
+    scores : ndarray, shape (n,), float64
+        As given; higher is stranger.
+    labels : ndarray, shape (n,), bool
+        True for an outlier.
     threshold : float
-        A score above it is an outlier; infinite for contamination 0.
-    labels : ndarray of shape (n,), int64
-        1 for an outlier, else 0.
+        The lowest score of an outlier for a share; for "auto" what a score must exceed;
+        infinity where nothing may be an outlier.
     """
 
     scores: NDArray[np.float64]
+    labels: NDArray[np.bool_]
     threshold: float
-    labels: NDArray[np.int64]
 
 
-def reconstruction_error(x: Any, restored: Any, metric: str = "cosine") -> NDArray[np.float64]:
-    """How far each restored vector is from its original.
+def reconstruction_error(x: Any, reconstruction: Any, metric: str) -> NDArray[np.float64]:
+    """How far each vector is from what is restored of it.
 
     Parameters
     ----------
-    x, restored : array-like of shape (n, d)
+    x, reconstruction : array_like, shape (n, d), float
     metric : {"cosine", "ip", "l2"}
-        For "cosine" one minus the cosine, in [0, 2]; else the squared distance.
+        One less the cosine (0 to 2) for "cosine", Euclidean distance otherwise.
 
     Returns
     -------
-    ndarray of shape (n,), float64
+    ndarray, shape (n,), float64
 
     Raises
     ------
     InputError
-        Unlike shapes.
-
-    Notes
-    -----
-    Reconstruction error of an autoencoder as an anomaly score: Sakurada and Yairi, "Anomaly
-    detection using autoencoders with nonlinear dimensionality reduction" (2014).
+        Vectors that cannot be used, or of unequal number.
     """
-    a = check_vectors(np.asarray(x)).astype(np.float64)
-    b = check_vectors(np.asarray(restored), what="restored vectors").astype(np.float64)
-    if a.shape != b.shape:
-        raise InputError(f"originals {a.shape} and restored vectors {b.shape} differ in shape")
-    if metric != "cosine":
-        distances: NDArray[np.float64] = np.square(a - b).sum(axis=1)
-        return distances
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    cosines = np.einsum("ij,ij->i", a, b) / np.maximum(norms, 1e-300)
-    errors: NDArray[np.float64] = np.clip(1 - cosines, 0, 2)
-    return errors
+    check_metric(metric)
+    a = check_vectors(x, metric=metric)
+    b = check_vectors(reconstruction, dim=a.shape[1], what="reconstructions")
+    if len(a) != len(b):
+        raise InputError(f"there are {len(b)} reconstructions of {len(a)} vectors")
+    if metric == "cosine":
+        return np.asarray(np.maximum(1 - row_cosines(a, b), 0), np.float64)
+    away = a - b
+    return np.asarray(np.sqrt(np.einsum("ij,ij->i", away, away, dtype=np.float64)), np.float64)
 
 
-def find_outliers(scores: Any, contamination: float | str = 0.01) -> Outliers:
-    """Which scores are too large.
+def find_outliers(scores: Any, contamination: float | Literal["auto"] | str = "auto") -> Outliers:
+    """Tell outliers from the rest by their scores.
 
     Parameters
     ----------
-    scores : array-like of shape (n,)
+    scores : array_like, shape (n,), float
+        Higher is stranger, such as :func:`reconstruction_error`.
     contamination : float or "auto"
-        Expected share of outliers, 0 to 0.5; 0 calls none. "auto" calls those more than 3.5
-        robust deviations (1.4826 times the median absolute deviation) above the median.
+        The share of outliers, 0 to 0.5: the ``round(share * n)`` highest scores, at least one
+        for a share above 0, and of equal scores the first rows. "auto" takes the scores above
+        ``median + 3.5 * s``, where `s` is the median absolute deviation over .6745, which is the
+        standard deviation if the scores are Gaussian.
 
     Returns
     -------
@@ -86,26 +83,43 @@ def find_outliers(scores: Any, contamination: float | str = 0.01) -> Outliers:
 
     Raises
     ------
-    UsageError
-        A contamination that cannot be.
     InputError
-        No scores, or NaN among them.
+        No scores, or some that are not finite.
+    UsageError
+        A share outside 0 to 0.5.
 
     Notes
     -----
-    The rule of "auto": Iglewicz and Hoaglin, "How to Detect and Handle Outliers" (1993).
+    "auto" is the modified z-score of Iglewicz and Hoaglin 1993, who also give the mean absolute
+    deviation times 1.2533 for `s` where more than half of the scores are equal.
     """
-    values = np.asarray(scores, dtype=np.float64)
-    if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
-        raise InputError("scores must be one row of finite numbers, at least one")
+    a = np.asarray(scores, np.float64)
+    if a.ndim != 1 or not len(a):
+        raise InputError(f"scores must be a non-empty list of numbers, not of shape {a.shape}")
+    if not np.isfinite(a).all():
+        raise InputError(f"score of row {int(np.argmin(np.isfinite(a)))} is not finite")
     if contamination == "auto":
-        median = float(np.median(values))
-        spread = 1.4826 * float(np.median(np.abs(values - median)))
-        threshold = median + DEVIATIONS * spread
-    elif isinstance(contamination, str) or not 0 <= contamination <= 0.5:
-        raise UsageError(f"contamination={contamination} must be auto or lie between 0 and 0.5")
-    elif contamination == 0:
-        threshold = float("inf")
-    else:
-        threshold = float(np.quantile(values, 1 - contamination))
-    return Outliers(values, threshold, (values > threshold).astype(np.int64))
+        threshold = _robust_threshold(a)
+        return Outliers(a, a > threshold, threshold)
+    try:
+        share = float(contamination)
+    except (TypeError, ValueError):
+        share = np.nan
+    if not 0 <= share <= 0.5:
+        raise UsageError(f"contamination {contamination!r} must be a share of 0 to 0.5, or auto")
+    labels = np.zeros(len(a), bool)
+    count = max(1, round(share * len(a))) if share > 0 else 0
+    if count == 0:
+        return Outliers(a, labels, float("inf"))
+    top = np.argsort(-a, kind="stable")[:count]
+    labels[top] = True
+    return Outliers(a, labels, float(a[top[-1]]))
+
+
+def _robust_threshold(scores: NDArray[np.float64]) -> float:
+    median = float(np.median(scores))
+    away = np.abs(scores - median)
+    spread = float(np.median(away)) / 0.6745
+    if spread == 0:
+        spread = 1.2533 * float(away.mean())
+    return median + ROBUST_Z * spread

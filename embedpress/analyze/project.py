@@ -1,66 +1,90 @@
-"""A picture of the latent space: two dimensions, neighbours, and the drawing."""
+"""Vectors in the plane, and the nearest others of each."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from embedpress.analyze.layout import NEIGHBORS, lay_out
+from embedpress.analyze.picture import draw_map
 from embedpress.errors import MissingDependencyError, UsageError
-from embedpress.evaluate.figure import INK, new_figure, plain, to_png
+from embedpress.evaluate.coders import principal_axes
+from embedpress.evaluate.exact import Floats, Ids, unit_rows
 from embedpress.threads import faiss_threads
-from embedpress.vectors import check_vectors, write_atomic
+from embedpress.vectors.check import check_metric, check_vectors
 
-Floats = NDArray[np.float32]
-# Okabe and Ito's colours and a second, lighter round of them, all apart for colour-blind eyes.
-PALETTE = (
-    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#B8A800",
-    "#004D7A", "#8F5F00", "#00543D", "#8C3A00", "#7B3F66",
-)  # fmt: skip
-OTHERS = "#9aa4ae"
-CROWDED = 30_000
-"""Points above which single ones are drawn faint, so that their density shows."""
+__all__ = ["Projection", "draw_map", "nearest_others", "neighbors", "project"]
+
+METHODS = ("auto", "pca", "graph", "umap")
+LAYOUT_COMPONENTS = 50
+LAYOUT_ROWS = 30_000
+EXACT_ROWS = 50_000
+PLACED_BY = 3
 
 
 @dataclass(frozen=True)
 class Projection:
-    """Points of shape (n, 2), float32, and the method that placed them."""
+    """Points in the plane.
+
+    Attributes
+    ----------
+    points : ndarray, shape (n, 2), float32
+    method : str
+        How they were placed, as it is written under a picture: "PCA", "neighbour graph", "UMAP".
+    """
 
     points: Floats
     method: str
 
 
-def project(x: Any, *, method: str = "auto", seed: int = 0) -> Projection:
+def project(
+    x: Any,
+    *,
+    method: str = "auto",
+    metric: str = "cosine",
+    seed: int = 0,
+    num_threads: int | None = None,
+) -> Projection:
     """Lay vectors out in the plane.
 
     Parameters
     ----------
-    x : array-like of shape (n, d)
-    method : {"auto", "pca", "umap"}
-        "auto" is UMAP where the package umap-learn is installed, else PCA.
+    x : array_like, shape (n, d), float
+    method : {"auto", "pca", "graph", "umap"}
+        "pca" is linear, "graph" keeps neighbours together (see
+        :func:`embedpress.analyze.layout.lay_out`), "umap" needs the package umap-learn. "auto"
+        is UMAP where it is installed, else "graph".
+    metric : {"cosine", "ip", "l2"}
+        Of the neighbours; "cosine" scales all to length 1 first.
     seed : int
+    num_threads : int, optional
 
     Returns
     -------
     Projection
+        The same for the same `seed` but for UMAP's own variation between versions.
 
     Raises
     ------
+    UsageError
+        Unknown method or metric.
     MissingDependencyError
         "umap" without umap-learn.
 
     Notes
     -----
-    UMAP: McInnes et al., "UMAP: Uniform Manifold Approximation and Projection" (2018).
+    "graph" works in the first 50 principal components. Above 30,000 rows a sample of as many
+    is laid out, and each other row is put between the three of them that are nearest to it.
     """
-    rows = check_vectors(np.asarray(x), what="vectors")
-    if method not in ("auto", "pca", "umap"):
-        raise UsageError(f"method={method!r} must be auto, pca or umap")
-    if method != "pca":
+    check_metric(metric)
+    if method not in METHODS:
+        raise UsageError(f"method {method!r} is not one of {', '.join(METHODS)}")
+    a = check_vectors(x, metric="cosine" if metric == "cosine" else None, what="vectors")
+    a = unit_rows(a) if metric == "cosine" else a
+    if method in ("auto", "umap"):
         try:
             from umap import UMAP
         except ImportError as error:
@@ -69,142 +93,117 @@ def project(x: Any, *, method: str = "auto", seed: int = 0) -> Projection:
                     "the map by UMAP needs umap-learn: pip install umap-learn"
                 ) from error
         else:
-            laid_out = UMAP(n_components=2, metric="cosine", random_state=seed).fit_transform(rows)
-            return Projection(np.asarray(laid_out, np.float32), "UMAP")
-    return Projection(_first_two_axes(rows), "PCA")
+            model = UMAP(n_components=2, random_state=seed)
+            return Projection(np.asarray(model.fit_transform(a), np.float32), "UMAP")
+    if method == "pca":
+        return Projection(_principal(a, 2), "PCA")
+    with faiss_threads(num_threads):
+        return Projection(_graph_layout(a, seed), "neighbour graph")
 
 
-def _first_two_axes(x: Floats) -> Floats:
-    centred = x.astype(np.float64) - x.mean(axis=0, dtype=np.float64)
-    axes = np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, :2]
-    # An eigenvector's sign is anybody's: its largest entry is made positive.
-    axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
-    points = centred @ axes
-    if points.shape[1] == 1:
-        points = np.column_stack([points, np.zeros(len(points))])
-    return points.astype(np.float32)
+def nearest_others(
+    x: Any, k: int, *, metric: str, num_threads: int | None = None
+) -> tuple[Ids, Floats]:
+    """The `k` nearest other rows of each row.
+
+    Parameters
+    ----------
+    x : array_like, shape (n, d), float
+    k : int
+        At least 1; fewer are given where there are fewer other rows.
+    metric : {"cosine", "ip", "l2"}
+    num_threads : int, optional
+
+    Returns
+    -------
+    rows : ndarray, shape (n, min(k, n - 1)), int64
+        Nearest first, -1 where the approximate search found fewer.
+    distances : ndarray of the same shape, float32
+        One less the cosine for "cosine", minus the inner product for "ip", Euclidean for "l2".
+
+    Notes
+    -----
+    Exact up to 50,000 rows; above it FAISS's inverted lists, of which the 32 nearest are
+    searched.
+    """
+    check_metric(metric)
+    if k < 1:
+        raise UsageError(f"k is {k}: give 1 or more")
+    a = check_vectors(x, metric=metric, what="vectors")
+    a = unit_rows(a) if metric == "cosine" else a
+    with faiss_threads(num_threads):
+        rows, scores = _search(a, a, min(k + 1, len(a)), l2=metric == "l2")
+    rows, scores = _without_self(rows, scores)
+    if metric == "l2":
+        return rows, np.sqrt(np.maximum(scores, 0))
+    return rows, np.asarray(np.maximum(1 - scores, 0) if metric == "cosine" else -scores)
 
 
 def neighbors(
     x: Any, k: int, *, metric: str, num_threads: int | None = None
 ) -> tuple[list[list[int]], list[list[float]]]:
-    """Rows and distances of the nearest other rows, as map viewers read them.
+    """:func:`nearest_others` as lists, the form in which map viewers read them."""
+    rows, distances = nearest_others(x, k, metric=metric, num_threads=num_threads)
+    found = rows >= 0
+    return (
+        [line[there].tolist() for line, there in zip(rows, found, strict=True)],
+        [line[there].tolist() for line, there in zip(distances, found, strict=True)],
+    )
 
-    Parameters
-    ----------
-    x : array-like of shape (n, d)
-    k : int
-        Neighbours a row, fewer where there are not as many.
-    metric : {"cosine", "ip", "l2"}
-        Distances are one minus the inner product, or squared.
-    num_threads : int, optional
 
-    Returns
-    -------
-    rows : list of list of int
-    distances : list of list of float
-    """
+def _principal(x: Floats, n_components: int) -> Floats:
+    axes = principal_axes(x, min(n_components, x.shape[1]))
+    points = (x - x.mean(axis=0, dtype=np.float64).astype(np.float32)) @ axes
+    missing = n_components - points.shape[1] if n_components == 2 else 0
+    return np.ascontiguousarray(np.pad(points, ((0, 0), (0, missing))), np.float32)
+
+
+def _graph_layout(x: Floats, seed: int) -> Floats:
+    z = _principal(x, LAYOUT_COMPONENTS)
+    rows = np.sort(np.random.default_rng(seed).permutation(len(z))[:LAYOUT_ROWS])
+    sample = np.ascontiguousarray(z[rows])
+    found, squared = _search(sample, sample, min(NEIGHBORS + 1, len(sample)), l2=True)
+    near, squared = _without_self(found, squared)
+    if not near.shape[1]:
+        return np.zeros((len(x), 2), np.float32)
+    start = sample[:, :2] if sample.shape[1] > 1 else np.pad(sample, ((0, 0), (0, 1)))
+    laid_out = lay_out(start, near, np.sqrt(np.maximum(squared, 0)), seed=seed)
+    if len(rows) == len(z):
+        return laid_out
+    points = np.empty((len(z), 2), np.float32)
+    points[rows] = laid_out
+    others = np.setdiff1d(np.arange(len(z)), rows)
+    found, squared = _search(sample, np.ascontiguousarray(z[others]), PLACED_BY, l2=True)
+    weights = 1 / (np.maximum(squared, 0) + 1e-6)
+    weights /= weights.sum(axis=1, keepdims=True)
+    points[others] = np.einsum("ij,ijk->ik", weights, laid_out[found])
+    return points
+
+
+def _search(base: Floats, queries: Floats, k: int, *, l2: bool) -> tuple[Ids, Floats]:
     import faiss
 
-    vectors = check_vectors(np.asarray(x), what="vectors")
-    if metric == "cosine":
-        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        vectors = vectors / np.maximum(lengths, 1e-12)
-    wanted = min(k + 1, len(vectors))
-    with faiss_threads(num_threads):
-        kind = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
-        scores, found = faiss.knn(vectors, vectors, wanted, metric=kind)
-    away = scores if metric == "l2" else 1 - scores
-    rows, distances = [], []
-    for row, (line, far) in enumerate(zip(found, away, strict=True)):
-        others = line != row
-        rows.append(line[others][: wanted - 1].tolist())
-        distances.append(far[others][: wanted - 1].tolist())
-    return rows, distances
+    kind = faiss.METRIC_L2 if l2 else faiss.METRIC_INNER_PRODUCT
+    if len(base) <= EXACT_ROWS:
+        scores, rows = faiss.knn(queries, base, k, metric=kind)
+        return rows, scores
+    lists = int(4 * np.sqrt(len(base)))
+    coarse = faiss.IndexFlat(base.shape[1], kind)
+    index: Any = faiss.IndexIVFFlat(coarse, base.shape[1], lists, kind)
+    index.cp.niter = 10
+    index.cp.max_points_per_centroid = 64
+    index.cp.min_points_per_centroid = 1
+    index.train(base)
+    index.add(base)
+    index.nprobe = 32
+    scores, rows = index.search(queries, k)
+    return rows, scores
 
 
-def draw_map(
-    points: Floats, groups: Sequence[str], path: str | Path, *, title: str, most_groups: int = 12
-) -> None:
-    """Draw points coloured by group, each group named where it is densest.
-
-    Parameters
-    ----------
-    points : ndarray of shape (n, 2), float32
-    groups : sequence of str
-        The largest `most_groups` get a colour and a name, the others are grey.
-    path : str or Path
-        The PNG to write.
-    title : str
-    most_groups : int
-
-    Raises
-    ------
-    MissingDependencyError
-        Without matplotlib.
-    """
-    from matplotlib import patheffects
-
-    names, numbers, sizes = np.unique(
-        np.asarray(groups, dtype=object).astype(str), return_inverse=True, return_counts=True
-    )
-    shown = np.argsort(-sizes, kind="stable")[: min(most_groups, len(PALETTE))]
-    colours = np.full(len(names), OTHERS, dtype=object)
-    colours[shown] = PALETTE[: len(shown)]
-    figure = new_figure(9, 7, dpi=150)
-    axes = figure.add_subplot()
-    n = len(points)
-    # One shuffled layer, so that no group hides another by being drawn last.
-    order = np.random.default_rng(0).permutation(n)
-    size = float(np.clip(60_000 / n, 0.4, 14))
-    axes.scatter(
-        points[order, 0],
-        points[order, 1],
-        s=size,
-        c=list(colours[numbers[order]]),
-        alpha=0.25 if n > CROWDED else 0.6,
-        linewidths=0,
-        rasterized=True,
-    )
-    placed: list[tuple[float, float]] = []
-    low, high = np.percentile(points, [0.2, 99.8], axis=0)
-    margin = np.maximum((high - low) * 0.06, 1e-6)
-    axes.set_xlim(low[0] - margin[0], high[0] + margin[0])
-    axes.set_ylim(low[1] - margin[1], high[1] + margin[1])
-    for group in shown:
-        x, y = _clear_of(placed, _densest(points[numbers == group]), high - low)
-        placed.append((x, y))
-        label = axes.text(
-            x, y, plain(str(names[group])[:28]), fontsize=10, fontweight="bold", ha="center",
-            va="center", color=str(colours[group]),
-        )  # fmt: skip
-        label.set_path_effects([patheffects.withStroke(linewidth=3.5, foreground="white")])
-    axes.set_title(plain(title), color=INK, fontsize=12, loc="left")
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_color("#c9d0d8")
-    write_atomic(path, to_png(figure))
-
-
-def _densest(points: Floats) -> tuple[float, float]:
-    """Centre of the fullest cell of a coarse grid over a group."""
-    if len(points) < 8:
-        x, y = np.median(points, axis=0)
-        return float(x), float(y)
-    counts, x_edges, y_edges = np.histogram2d(points[:, 0], points[:, 1], bins=12)
-    i, j = np.unravel_index(int(counts.argmax()), counts.shape)
-    return float(x_edges[i : i + 2].mean()), float(y_edges[j : j + 2].mean())
-
-
-def _clear_of(
-    placed: list[tuple[float, float]], wanted: tuple[float, float], extent: NDArray[Any]
-) -> tuple[float, float]:
-    """The wanted place of a name, moved down in steps until it covers no other name."""
-    x, y = wanted
-    wide, tall = 0.055 * float(extent[0]), 0.035 * float(extent[1])
-    for _ in range(len(placed) + 1):
-        if not any(abs(x - a) < wide and abs(y - b) < tall for a, b in placed):
-            break
-        y -= tall
-    return x, y
+def _without_self(rows: Ids, scores: Floats) -> tuple[Ids, Floats]:
+    n, k = rows.shape
+    own = rows == np.arange(n)[:, None]
+    # Where rows are repeated one may be missing from its own neighbours: the last hit goes then.
+    own[~own.any(axis=1), -1] = True
+    kept: NDArray[np.bool_] = ~own
+    return rows[kept].reshape(n, k - 1), scores[kept].reshape(n, k - 1)

@@ -21,6 +21,7 @@ from embedpress.autoencoder.trainer import Record, TrainerOptions, Validation, t
 from embedpress.errors import InputError, UsageError
 from embedpress.threads import check_threads, faiss_threads
 from embedpress.vectors import check_codes, check_vectors
+from embedpress.vectors.check import check_metric
 
 Floats = NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
@@ -178,7 +179,7 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         UsageError
             An option that cannot be.
         """
-        x = check_vectors(np.asarray(X), metric=self.metric)
+        x = check_vectors(X, metric=self.metric)
         self._check_options(x.shape[1])
         if len(x) < 2:
             raise InputError("one embedding has no neighbours to keep: give at least 2")
@@ -204,7 +205,7 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         """
         if not hasattr(self, "scale_"):
             return self.fit(X, progress=progress)
-        x = check_vectors(np.asarray(X), dim=self.n_features_in_, metric=self.metric)
+        x = check_vectors(X, dim=self.n_features_in_, metric=self.metric)
         self._check_options(x.shape[1])
         with self._training():
             train, validation = self._split(self._sample(x))
@@ -315,6 +316,7 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
             value = getattr(self, name)
             if not _is_whole(value) or not lowest <= value <= 2**30:
                 raise UsageError(f"{name}={value!r} must be a whole number from {lowest} to 2**30")
+        check_metric(self.metric)
         if self.n_components is None and self.code_size is None:
             raise UsageError("nothing to train: give n_components, code_size or both")
         if self.n_components is not None and not 1 <= self.n_components < dim:
@@ -399,7 +401,7 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         ndarray of shape (n, d), float32
         """
         tower = self._need("latent_tower_", "n_components")
-        latents = check_vectors(np.asarray(Z), dim=tower.width, what="latents")
+        latents = check_vectors(Z, dim=tower.width, what="latents")
         return self._run(lambda z: self.scale_.restore(tower.decoder(z)), latents)
 
     def transform_queries(self, X: ArrayLike) -> Floats:
@@ -494,7 +496,7 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
 
     def _embeddings(self, X: ArrayLike) -> Floats:
         check_is_fitted(self, "scale_")
-        return check_vectors(np.asarray(X), dim=self.n_features_in_, metric=self.metric)
+        return check_vectors(X, dim=self.n_features_in_, metric=self.metric)
 
     def _need(self, attribute: str, option: str) -> Tower:
         check_is_fitted(self, "scale_")

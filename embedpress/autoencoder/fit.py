@@ -58,7 +58,7 @@ def fit(
         raise InputError(f"{source} holds {vectors.kind}: fit on the embeddings themselves")
     batch = vectors.read(compressor.max_samples, seed=compressor.seed, columns=())
     kept = ~held_out(batch.ids)
-    if not kept.any():
+    if kept.sum() < 2:
         kept[:] = True
     compressor.fit(np.ascontiguousarray(batch.vectors[kept]), progress=progress)
     manifest = vectors.manifest

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from embedpress.autoencoder.quantizer import CODEBOOK_SIZE, AdditiveQuantizer
 from embedpress.autoencoder.trainer import Record
 from embedpress.errors import FormatError, UsageError
 from embedpress.onnx.export import write_graphs
-from embedpress.onnx.runtime import FORMAT_VERSION, read_config
+from embedpress.onnx.runtime import FORMAT_VERSION, fingerprint, read_config
 from embedpress.vectors.files import remove, storage_errors, write_atomic
 
 WEIGHTS_LIMIT = 4 << 30
@@ -66,15 +65,13 @@ def save(
         raise UsageError(f"{out} is a file: give a folder to write to")
     with storage_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-    weights = tensors_to_bytes(_tensors(compressor))
-    config = _config(compressor, source or {})
-    stable = json.dumps(config, sort_keys=True).encode()
-    config["fingerprint"] = hashlib.sha256(stable + weights).hexdigest()
     metrics = {"held_out": held_out_recall(compressor), "history": compressor.history_}
     # config.json goes last: a folder without one is not yet a compressor.
     remove(out / "config.json")
-    write_atomic(out / "model.safetensors", weights)
-    write_graphs(compressor, config, out)
+    write_atomic(out / "model.safetensors", tensors_to_bytes(_tensors(compressor)))
+    config = _config(compressor, source or {})
+    config["fingerprint"] = fingerprint(config, out / "model.safetensors")
+    config["sha256"] = write_graphs(compressor, config, out)
     write_atomic(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     write_atomic(out / "README.md", model_card(config, metrics))
     write_atomic(out / "config.json", json.dumps(config, indent=2) + "\n")
@@ -95,18 +92,15 @@ def load_compressor(folder: str | Path) -> Compressor:
     try:
         if file.stat().st_size > WEIGHTS_LIMIT:
             raise FormatError(f"{file} is larger than {WEIGHTS_LIMIT} bytes")
-        raw = file.read_bytes()
-        tensors = tensors_from_bytes(raw)
+        if fingerprint(config, file) != config["fingerprint"]:
+            raise FormatError(
+                f"{path}: model.safetensors or config.json was changed since it was saved"
+            )
+        tensors = tensors_from_bytes(file.read_bytes())
     except FormatError:
         raise
     except Exception as error:  # safetensors raises its own and OSError alike
         raise FormatError(f"{file} cannot be read: {error}") from None
-    stable = {k: v for k, v in config.items() if k != "fingerprint"}
-    digest = hashlib.sha256(json.dumps(stable, sort_keys=True).encode() + raw).hexdigest()
-    if digest != config["fingerprint"]:
-        raise FormatError(
-            f"{path}: model.safetensors or config.json was changed since it was saved"
-        )
     try:
         parameters = config["parameters"].items()
         compressor = Compressor(**{k: v for k, v in parameters if k not in MACHINE})
@@ -127,9 +121,16 @@ def held_out_recall(compressor: Compressor) -> dict[str, dict[str, float]]:
     """recall@10 on held-out queries, at the linear start and as trained, for each tower."""
     figures: dict[str, dict[str, float]] = {}
     for name, records in compressor.history_.items():
-        judged = [record["recall"] for record in records if "recall" in record]
-        if judged:
-            figures[name] = {"linear_start": judged[0], "trained": max(judged)}
+        # partial_fit() starts a run of its own, and the weights kept are of the last one.
+        start = max((i for i, record in enumerate(records) if not record.get("step")), default=0)
+        run = [record for record in records[start:] if "recall" in record]
+        if not run or "recall" not in records[0]:
+            continue
+        kept = max(run, key=lambda record: float(record["recall"]))
+        if compressor.monitor == "loss":
+            judged = [record for record in run if "loss" in record]
+            kept = min(judged, key=lambda record: float(record["loss"]), default=run[0])
+        figures[name] = {"linear_start": records[0]["recall"], "trained": kept["recall"]}
     return figures
 
 

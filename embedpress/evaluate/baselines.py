@@ -11,7 +11,7 @@ from embedpress.errors import InputError, UsageError
 from embedpress.evaluate.coders import Coder
 from embedpress.evaluate.exact import Floats, Ids, true_neighbors, unit_rows
 from embedpress.evaluate.metrics import recall_at_k
-from embedpress.evaluate.recipes import KINDS, Recipe, recipes
+from embedpress.evaluate.recipes import KINDS, QUICK_KINDS, Recipe, check_kinds, recipes
 from embedpress.threads import faiss_threads
 from embedpress.vectors.check import check_metric, check_vectors
 
@@ -29,7 +29,7 @@ class Baseline:
     name : str
         Such as "OPQ32"; of the chosen form once fitted.
     kind : str
-        One of `KINDS`.
+        One of :data:`embedpress.evaluate.recipes.KINDS`.
     bytes_per_vector : int
         All that is stored for one vector, RaBitQ's factors included.
     train_seconds, encode_seconds, search_seconds : float
@@ -200,8 +200,7 @@ def baseline(
     ITQ (Gong and Lazebnik 2011).
     """
     check_metric(metric)
-    if kind not in KINDS:
-        raise UsageError(f"baseline {kind!r} is not known: use one of {', '.join(KINDS)}")
+    check_kinds([kind])
     forms = recipes(kind, n_bytes, dim, metric)
     if not forms:
         raise UsageError(f"{kind} has no form of {n_bytes} bytes for {dim} dimensions")
@@ -233,9 +232,8 @@ def peers_at(
     list of Baseline
     """
     check_metric(metric)
-    kinds = [k for k in KINDS if slow or k != "rq"]
     return [
         baseline(kind, n_bytes, dim=dim, metric=metric, seed=seed, num_threads=num_threads)
-        for kind in kinds
+        for kind in (KINDS if slow else QUICK_KINDS)
         if recipes(kind, n_bytes, dim, metric)
     ]

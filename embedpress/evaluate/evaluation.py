@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from embedpress.errors import InputError
-from embedpress.evaluate.baselines import Baseline, baseline, peers_at
+from embedpress.evaluate.baselines import Baseline, baseline
 from embedpress.evaluate.channel import channel_recall, fit_channel
 from embedpress.evaluate.exact import Floats, Ids, true_neighbors, unit_rows
 from embedpress.evaluate.forms import Compressor, in_blocks, search_codes, search_latents
@@ -20,7 +20,7 @@ from embedpress.evaluate.metrics import (
     recall_at_k,
 )
 from embedpress.evaluate.queries import relevance_row, worst_queries
-from embedpress.evaluate.recipes import recipes
+from embedpress.evaluate.recipes import check_kinds, recipes
 from embedpress.evaluate.result import (
     CurvePoint,
     Evaluation,
@@ -68,8 +68,7 @@ def evaluate(
     compressor: Compressor,
     *,
     k: int = 10,
-    baselines: bool = False,
-    slow: bool = False,
+    baselines: bool | Sequence[str] = False,
     train: Any = None,
     base_texts: Sequence[str] | None = None,
     query_texts: Sequence[str] | None = None,
@@ -89,10 +88,10 @@ def evaluate(
         With latents, codes or both; its metric is used.
     k : int
         Neighbours that count.
-    baselines : bool
-        Peers at the same bytes as well (minutes).
-    slow : bool
-        With `baselines`, residual quantization too (many minutes).
+    baselines : bool or sequence of str
+        Peers at the same bytes as well: all quick ones (minutes), or those named, see
+        :func:`embedpress.evaluate.baselines.baseline`; a kind that has no form of that size is
+        left out.
     train : array_like, shape (m, d), float, optional
         What peers are trained on, by default the base: give what the compressor was trained on.
     base_texts, query_texts : sequence of str, optional
@@ -116,7 +115,7 @@ def evaluate(
     InputError
         Vectors, texts or judgements that do not fit.
     UsageError
-        `k` larger than the base.
+        `k` larger than the base, or a baseline that is not known.
 
     Notes
     -----
@@ -128,6 +127,7 @@ def evaluate(
     _check_lengths(base_texts, len(b), "base texts")
     _check_lengths(query_texts, len(q), "query texts")
     _check_lengths(judgements, len(q), "judgements")
+    kinds = check_kinds(baselines)
     say = progress or (lambda step: None)
     say("exact search")
     truth = true_neighbors(q, b, k, metric=compressor.metric, num_threads=num_threads)
@@ -152,10 +152,11 @@ def evaluate(
     rows = [original, *(form.row for form in forms.values())]
     sizes = _curve_sizes(forms[main].row.bytes, original.bytes)
     curve = _channel_curve(task, sizes)
-    if baselines:
+    if kinds:
         x = b if train is None else check_vectors(train, dim=compressor.dim, what="train")
-        rows += _peer_rows(task, x, forms, slow=slow)
-        curve += _peer_curve(task, x, sizes)
+        rows += _peer_rows(task, x, forms, kinds)
+        if CURVE_PEER in kinds:
+            curve += _peer_curve(task, x, sizes)
     relevance: list[RelevanceRow] = []
     if judgements is not None:
         exact = relevance_row(original.name, original.bytes, truth, judgements, k, seed)
@@ -251,25 +252,17 @@ def _channel_curve(task: _Task, sizes: list[int]) -> list[CurvePoint]:
 
 
 def _peer_rows(
-    task: _Task, train: Floats, forms: dict[str, _Form], *, slow: bool
+    task: _Task, train: Floats, forms: dict[str, _Form], kinds: tuple[str, ...]
 ) -> list[RecallRow]:
-    dim = task.base.shape[1]
     rows = []
-    for kind, form in forms.items():
-        size = form.row.bytes
-        peers: list[Baseline]
-        if kind == "codes":
-            peers = peers_at(
-                size, dim, task.metric, slow=slow, seed=task.seed, num_threads=task.num_threads
-            )
-        elif recipes("pca", size, dim, task.metric):
+    for name, form in forms.items():
+        for kind in kinds:
             # Latents stay floats for other uses than search: PCA is what competes with them.
-            peers = [_baseline(task, "pca", size)]
-        else:
-            peers = []
-        for peer in peers:
-            task.progress(peer.name)
-            rows.append(_peer_row(task, peer.fit(train), form))
+            rival = name == "codes" or kind == "pca"
+            if rival and recipes(kind, form.row.bytes, task.base.shape[1], task.metric):
+                peer = _baseline(task, kind, form.row.bytes)
+                task.progress(peer.name)
+                rows.append(_peer_row(task, peer.fit(train), form))
     return rows
 
 

@@ -22,12 +22,15 @@ def new_figure(width: float, height: float, *, dpi: int = 100) -> Any:
         Without matplotlib.
     """
     try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingDependencyError(
             "pictures need matplotlib: pip install 'embedpress[train]'"
         ) from error
-    return Figure(figsize=(width, height), dpi=dpi, facecolor="white", layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def tidy(axes: Any, *, x: str, y: str) -> None:

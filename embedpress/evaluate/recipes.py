@@ -3,10 +3,31 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from embedpress.errors import UsageError
+
 KINDS = ("pca", "pca-sq", "opq", "rabitq", "rq", "int8", "binary")
+QUICK_KINDS = tuple(kind for kind in KINDS if kind != "rq")
+
+
+def check_kinds(baselines: bool | Sequence[str]) -> tuple[str, ...]:
+    """The kinds of baseline that are asked for: none, all quick ones (True), or those named.
+
+    Raises
+    ------
+    UsageError
+        Naming the one that is not known.
+    """
+    if isinstance(baselines, bool):
+        return QUICK_KINDS if baselines else ()
+    kinds = (baselines,) if isinstance(baselines, str) else tuple(dict.fromkeys(baselines))
+    for kind in kinds:
+        if kind not in KINDS:
+            raise UsageError(f"baseline {kind!r} is not known: use one of {', '.join(KINDS)}")
+    return kinds
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ def extract_text(
     model: str | Path,
     column: str = "text",
     id_column: str | None = None,
-    batch_tokens: int = 8192,
+    batch_tokens: int = 4096,
     pooling: str | None = None,
     normalize: bool | None = None,
     max_length: int | None = None,

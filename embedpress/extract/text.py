@@ -92,7 +92,7 @@ class TextExtractor:
         self.weights_sha256, self.fingerprint = fingerprints(self._recipe)
         self.truncated = 0
 
-    def encode(self, texts: Sequence[str], *, batch_tokens: int = 8192) -> npt.NDArray[np.float32]:
+    def encode(self, texts: Sequence[str], *, batch_tokens: int = 4096) -> npt.NDArray[np.float32]:
         """Embed texts.
 
         Parameters

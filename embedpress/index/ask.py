@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +18,8 @@ def embed_question(
     text: str | None = None,
     image: str | Path | None = None,
     vectors: str | Path | None = None,
-    extractor: str | None,
+    made_by: Mapping[str, Any],
+    extractor: str | None = None,
     weights: str | None = None,
     dim: int,
     metric: str,
@@ -28,9 +31,11 @@ def embed_question(
     ----------
     text, image, vectors
         What is asked.
-    extractor : str or None
-        Model that embeds a text or a photo: the one that made the index's embeddings.
-    weights : str or None
+    made_by : mapping
+        What the index says of the extractor of its embeddings: model, pooling and settings.
+    extractor : str, optional
+        Where that model is now, if not where it was.
+    weights : str, optional
         Weights of a ResNet.
     dim : int
         Dimensions the compressor takes.
@@ -47,28 +52,64 @@ def embed_question(
     UsageError
         None or several are given, or no extractor is known.
     MismatchError
-        The embeddings have another dimension.
+        The extractor or its embeddings are of another kind than the index's.
     """
     if sum(asked is not None for asked in (text, image, vectors)) != 1:
         raise UsageError("ask with exactly one of --text, --image and --vectors")
     if vectors is not None:
         found = open_vectors(vectors, metric=None if Path(vectors).is_dir() else metric)
         embeddings = found.read(columns=()).vectors
-    elif extractor is None:
-        raise UsageError("the index does not say what made its embeddings: name --extractor")
-    elif text is not None:
-        from embedpress.extract.text import TextExtractor
-
-        embeddings = TextExtractor(extractor, num_threads=num_threads).encode([text])
     else:
-        from embedpress.extract.image import ImageExtractor
-        from embedpress.extract.images import load_image
-
-        resnet = ImageExtractor(extractor, weights=weights, num_threads=num_threads)
-        embeddings = resnet.encode([load_image(Path(str(image)))])
+        model = extractor or made_by.get("model")
+        if not isinstance(model, str):
+            raise UsageError("the index does not say what made its embeddings: name --extractor")
+        if text is not None:
+            embeddings = _embed_text(text, model, made_by, num_threads)
+        else:
+            embeddings = _embed_image(Path(str(image)), model, weights, made_by, num_threads)
     if embeddings.shape[1] != dim:
         raise MismatchError(
             f"the question has {embeddings.shape[1]} dimensions, the compressor takes {dim}: "
             "ask with the extractor that made the index's embeddings"
         )
     return np.ascontiguousarray(embeddings, dtype=np.float32)
+
+
+def _embed_text(
+    text: str, model: str, made_by: Mapping[str, Any], num_threads: int | None
+) -> NDArray[np.float32]:
+    from embedpress.extract.text import TextExtractor
+
+    bert = TextExtractor(
+        model,
+        pooling=made_by.get("pooling"),
+        normalize=made_by.get("normalized"),
+        max_length=made_by.get("max_length"),
+        num_threads=num_threads,
+    )
+    _check_same(bert.fingerprint, made_by, model)
+    return bert.encode([text])
+
+
+def _embed_image(
+    image: Path,
+    model: str,
+    weights: str | None,
+    made_by: Mapping[str, Any],
+    num_threads: int | None,
+) -> NDArray[np.float32]:
+    from embedpress.extract.image import ImageExtractor
+    from embedpress.extract.images import load_image
+
+    resnet = ImageExtractor(model, weights=weights, num_threads=num_threads)
+    _check_same(resnet.fingerprint, made_by, f"{model} with {weights or 'its default weights'}")
+    return resnet.encode([load_image(image)])
+
+
+def _check_same(fingerprint: str, made_by: Mapping[str, Any], model: str) -> None:
+    known = made_by.get("fingerprint")
+    if known is not None and known != fingerprint:
+        raise MismatchError(
+            f"{model} is not the extractor that made the index's embeddings (fingerprint "
+            f"{fingerprint[:12]}, the index's is {str(known)[:12]}): name that one"
+        )

@@ -58,7 +58,7 @@ class IndexManifest:
     rerank: str
     rerank_dim: int
     bytes_per_vector: float
-    model: str | None
+    extractor: dict[str, Any]
     sha256: dict[str, str]
 
 
@@ -158,11 +158,24 @@ def build_index(
         rerank=rerank,
         rerank_dim=compressor.dim if rerank != "none" else 0,
         bytes_per_vector=round(per_vector, 3),
-        model=compressed.manifest.model if compressed.manifest else None,
+        extractor=_extractor(compressed),
         sha256={name: sha256_of(folder / name) for name in files},
     )
     write_atomic(folder / MANIFEST, json.dumps(asdict(manifest), indent=1, sort_keys=True) + "\n")
     return manifest
+
+
+def _extractor(compressed: Vectors) -> dict[str, Any]:
+    """What made the embeddings: the model and its settings, to embed questions alike."""
+    manifest = compressed.manifest
+    if manifest is None or manifest.model is None:
+        return {}
+    return {
+        **manifest.config.get("source", {}),
+        "model": manifest.model,
+        "revision": manifest.revision,
+        "pooling": manifest.pooling,
+    }
 
 
 def _check_origin(compressed: Vectors, compressor: OnnxCompressor) -> None:

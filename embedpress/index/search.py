@@ -143,9 +143,7 @@ class SearchIndex:
         rerank = self.rerank_tier is not None if rerank is None else rerank
         if rerank and self.rerank_tier is None:
             raise UsageError(f"the index at {self.path} has no rerank tier: build it with one")
-        x = check_vectors(
-            np.asarray(queries), dim=self.compressor.dim, metric=self.compressor.metric
-        )
+        x = check_vectors(queries, dim=self.compressor.dim, metric=self.compressor.metric)
         mapped = (
             self.compressor.encode_queries(x)
             if self.manifest.what == "codes"
@@ -271,6 +269,8 @@ def read_index_manifest(folder: Path) -> IndexManifest:
             f"{file} has format version {data['format_version']!r}; "
             f"this embedpress reads version {FORMAT_VERSION}"
         )
+    if not isinstance(data["extractor"], dict) or not isinstance(data["sha256"], dict):
+        raise FormatError(f"{file}: extractor and sha256 must be objects")
     sizes = ("dim", "count", "nprobe", "rerank_dim")
     if any(type(data[name]) is not int or data[name] < 0 for name in sizes):
         raise FormatError(f"{file}: a size in it is not a whole number")
@@ -284,9 +284,8 @@ def read_index_manifest(folder: Path) -> IndexManifest:
             raise FormatError(f"{file}: {name} is {data[name]!r}, not one of {', '.join(values)}")
     if type(data["bytes_per_vector"]) not in (int, float):
         raise FormatError(f"{file}: bytes_per_vector is not a number")
-    texts = [data["compressor"], data["factory"], "" if data["model"] is None else data["model"]]
-    sums = data["sha256"]
-    if not isinstance(sums, dict) or not all(isinstance(t, str) for t in [*texts, *sums.values()]):
+    texts = [data["compressor"], data["factory"], *data["sha256"].values()]
+    if not all(isinstance(text, str) for text in texts):
         raise FormatError(f"{file}: a field in it is not text")
     return IndexManifest(**data)
 

@@ -97,7 +97,7 @@ def compress(
         config={
             "compressor": compressor.fingerprint,
             "rows_per_shard": rows_per_shard,
-            "source": dict(origin.config) if origin else {},
+            "source": {**origin.config, "normalized": origin.normalized} if origin else {},
         },
     )
     job = Job(Path(out), header, inputs_fingerprint(vectors), chunks, work, vectors.count)

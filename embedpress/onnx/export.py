@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,15 +30,14 @@ GRAPHS = (
     "code_encoder.onnx",
 )
 """All that a folder can have; one that an earlier compressor left there is removed."""
-COPIED = ("model.safetensors", "metrics.json", "README.md", "config.json")
-"""In this order: a folder without config.json is not yet a compressor."""
+COPIED = ("model.safetensors", "metrics.json", "README.md")
 TOLERANCE = 1e-4
 """Largest difference of a float output, relative to the largest value of the output."""
 CODE_TOLERANCE = 1e-3
 """Share of vectors whose code may differ: distances to two codewords equal within rounding."""
 
 
-def write_graphs(compressor: Compressor, config: dict[str, Any], folder: Path) -> list[str]:
+def write_graphs(compressor: Compressor, config: dict[str, Any], folder: Path) -> dict[str, str]:
     """Write every graph of a compressor to `folder`, after its parity check.
 
     Parameters
@@ -49,13 +50,13 @@ def write_graphs(compressor: Compressor, config: dict[str, Any], folder: Path) -
 
     Returns
     -------
-    list of str
-        Names of the files written.
+    dict of str to str
+        sha256 of each file written, for config.json.
 
     Raises
     ------
     ExportError
-        A graph whose results differ from the network's; its file is not written.
+        A graph whose results differ from the network's; no file is written.
     """
     latents, codes = compressor.latent_tower_, compressor.code_tower_
     dim, scale = compressor.n_features_in_, compressor.scale_
@@ -81,12 +82,15 @@ def write_graphs(compressor: Compressor, config: dict[str, Any], folder: Path) -
         models["code_encoder.onnx"] = graph.encoder_graph(scale, dim, None, codes, stamp)
     for name, model in models.items():
         check_parity(compressor, name, model)
-    for name, model in models.items():
-        write_atomic(folder / name, model.SerializeToString(deterministic=True))
+    sums = {}
+    for name, model in sorted(models.items()):
+        content = model.SerializeToString(deterministic=True)
+        write_atomic(folder / name, content)
+        sums[name] = hashlib.sha256(content).hexdigest()
     for name in GRAPHS:
         if name not in models:
             remove(folder / name)
-    return sorted(models)
+    return sums
 
 
 def check_parity(compressor: Compressor, name: str, model: onnx.ModelProto) -> None:
@@ -181,9 +185,12 @@ def export(model: str | Path, out: str | Path) -> list[str]:
         raise UsageError("export to another folder than the compressor's own")
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
+    config = read_config(source)
+    # config.json goes last: a folder without one is not yet a compressor.
     remove(folder / "config.json")
-    written = write_graphs(compressor, read_config(source), folder)
+    config["sha256"] = write_graphs(compressor, config, folder)
     copied = [name for name in COPIED if (source / name).is_file()]
     for name in copied:
         write_atomic(folder / name, (source / name).read_bytes())
-    return sorted(written + copied)
+    write_atomic(folder / "config.json", json.dumps(config, indent=2) + "\n")
+    return sorted([*config["sha256"], *copied, "config.json"])

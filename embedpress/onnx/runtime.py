@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from embedpress.errors import FormatError, InputError, UsageError
 from embedpress.threads import check_threads
-from embedpress.vectors import check_codes, check_vectors
+from embedpress.vectors import check_codes, check_vectors, sha256_of
 
 Floats = NDArray[np.float32]
 
@@ -72,6 +72,9 @@ def _check_config(config: dict[str, Any], file: Path) -> None:
     stamp = config.get("fingerprint")
     if not isinstance(stamp, str) or len(stamp) != 64:
         raise FormatError(f"{file} has no fingerprint")
+    sums = config.get("sha256", {})
+    if not isinstance(sums, dict) or not all(isinstance(digest, str) for digest in sums.values()):
+        raise FormatError(f"{file}: sha256 does not name a checksum a graph")
     if config.get("n_components") is None and config.get("code_size") is None:
         raise FormatError(f"{file} names neither n_components nor code_size")
 
@@ -122,7 +125,7 @@ class OnnxCompressor:
     def inverse_transform(self, Z: ArrayLike) -> Floats:
         """Embeddings (n, dim), float32, restored from latents (n, n_components)."""
         width = self._need("n_components")
-        latents = check_vectors(np.asarray(Z), dim=width, what="latents")
+        latents = check_vectors(Z, dim=width, what="latents")
         return self._run("decoder.onnx", "embeddings", latents)
 
     def transform_queries(self, X: ArrayLike) -> Floats:
@@ -153,7 +156,7 @@ class OnnxCompressor:
         code_size = self._need("code_size")
         file = self.path / "model.safetensors"
         try:
-            if _fingerprint(self.config, file) != self.fingerprint:
+            if fingerprint(self.config, file) != self.fingerprint:
                 raise FormatError(f"{file} or config.json was changed since it was saved")
             with safe_open(file, framework="numpy") as tensors:
                 books = tensors.get_tensor("codes.quantizer.codebooks")
@@ -173,7 +176,7 @@ class OnnxCompressor:
         """Names of files that are missing or not this compressor's; empty when all hold."""
         bad = []
         weights = self.path / "model.safetensors"
-        if not weights.is_file() or _fingerprint(self.config, weights) != self.fingerprint:
+        if not weights.is_file() or fingerprint(self.config, weights) != self.fingerprint:
             bad.append(weights.name)
         expected = ["encoder.onnx", "query_encoder.onnx"]
         expected += ["decoder.onnx"] if self.n_components else []
@@ -187,7 +190,7 @@ class OnnxCompressor:
         return bad
 
     def _embeddings(self, X: ArrayLike) -> Floats:
-        return check_vectors(np.asarray(X), dim=self.dim, metric=self.metric)
+        return check_vectors(X, dim=self.dim, metric=self.metric)
 
     def _need(self, name: str) -> int:
         value: int | None = getattr(self, name)
@@ -225,12 +228,17 @@ class OnnxCompressor:
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = self.num_threads
             options.inter_op_num_threads = 1
+            options.log_severity_level = 4  # what goes wrong is raised
             path = self.path / file
             if not path.is_file():
                 raise FormatError(f"{self.path} has no {file}: export the compressor again")
+            known = self.config.get("sha256", {}).get(file)
+            if known is not None and known != sha256_of(path):
+                raise FormatError(f"{path} was changed since it was written: export again")
             try:
+                # The fallback prints to standard output, and here falls back to the same.
                 session = onnxruntime.InferenceSession(
-                    str(path), options, providers=list(self.providers)
+                    str(path), options, providers=list(self.providers), enable_fallback=0
                 )
                 stamps = session.get_modelmeta().custom_metadata_map
             except Exception as error:  # onnxruntime's exceptions share no public base
@@ -240,8 +248,8 @@ class OnnxCompressor:
             for name, said in (("fingerprint", self.fingerprint), ("metric", self.metric)):
                 if stamps.get(name) != said:
                     raise FormatError(
-                        f"{path} belongs to another compressor ({name} {stamps.get(name)}, "
-                        f"config.json says {said}): export again"
+                        f"{path} belongs to another compressor ({name} "
+                        f"{stamps.get(name)!r:.80}, config.json says {said!r}): export again"
                     )
             self._sessions[file] = session
         return self._sessions[file]
@@ -251,8 +259,9 @@ def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-def _fingerprint(config: dict[str, Any], weights: Path) -> str:
-    stable = {name: value for name, value in config.items() if name != "fingerprint"}
+def fingerprint(config: dict[str, Any], weights: Path) -> str:
+    """sha256 of a configuration and the trained weights, whatever the graphs made of them."""
+    stable = {name: config[name] for name in config if name not in ("fingerprint", "sha256")}
     digest = hashlib.sha256(json.dumps(stable, sort_keys=True).encode())
     with weights.open("rb") as file:
         while block := file.read(1 << 20):

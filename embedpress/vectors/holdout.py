@@ -36,4 +36,5 @@ def held_out(ids: pa.Array, share: float = HELD_OUT_SHARE) -> npt.NDArray[np.boo
     else:
         values = (zlib.crc32(value.encode()) for value in ids.to_pylist())
         hashed = np.fromiter(values, dtype=np.uint32, count=len(ids))
-    return hashed < np.uint32(share * 2**32)
+    mask: npt.NDArray[np.bool_] = hashed < np.uint32(share * 2**32)
+    return mask

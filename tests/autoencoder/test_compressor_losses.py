@@ -6,7 +6,7 @@ import torch
 from scipy.special import softmax
 
 from embedpress.autoencoder.losses import neighbor_distillation, reconstruction, similarity
-from embedpress.autoencoder.neighbors import Neighborhoods, neighbor_lists
+from embedpress.autoencoder.neighbors import Neighborhoods
 
 
 def test_l2_scores_order_as_distances_do() -> None:
@@ -39,25 +39,25 @@ def test_reconstruction_sums_dimensions_and_averages_rows() -> None:
 
 
 @pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
-def test_neighbor_lists_are_exact(metric: str) -> None:
-    x = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+def test_batches_are_the_true_neighborhoods_of_their_seeds(metric: str) -> None:
+    x = np.random.default_rng(0).normal(size=(90, 4)).astype(np.float32)
     if metric == "cosine":
         x /= np.linalg.norm(x, axis=1, keepdims=True)
     scores = -np.square(x[:, None] - x[None]).sum(axis=2) if metric == "l2" else x @ x.T
-    lists = neighbor_lists(x, 7, metric=metric)
-    expected = np.argsort(-scores, axis=1)[:, :7]
-    assert [set(a) for a in lists.tolist()] == [set(b) for b in expected.tolist()]
-
-
-def test_batches_are_neighborhoods() -> None:
-    rng = np.random.default_rng(0)
-    lists = rng.permutation(200).reshape(50, 4).astype(np.int32)[np.arange(200) % 50]
-    neighborhoods = Neighborhoods(lists, seeds=3, anchors=5)
-    assert neighborhoods.steps_per_epoch == 17
+    nearest = np.argsort(-scores, axis=1)[:, :4]
+    neighborhoods = Neighborhoods(x, metric, seeds=3, size=4, anchors=5)
+    assert neighborhoods.steps_per_epoch == 8
     drawn = neighborhoods.batches(np.random.default_rng(1))
-    for _, (documents, anchors) in zip(range(20), drawn, strict=False):
-        assert len(np.unique(documents)) == len(documents) <= 12
-        assert len(np.unique(anchors)) == len(anchors) == min(5, len(documents))
-        assert set(anchors) <= set(documents)
-        whole = [set(line) for line in lists.tolist() if set(line) <= set(documents.tolist())]
-        assert set().union(*whole) == set(documents)
+    for _, (documents, anchors) in zip(range(70), drawn, strict=False):
+        held = set(documents.tolist())
+        assert len(held) == len(documents) <= 12
+        assert len(set(anchors.tolist())) == len(anchors) == min(5, len(documents))
+        assert set(anchors.tolist()) <= held
+        assert set().union(*(set(near) for near in nearest.tolist() if set(near) <= held)) == held
+
+
+def test_fewer_vectors_than_a_neighborhood() -> None:
+    neighborhoods = Neighborhoods(np.eye(3, dtype=np.float32), "ip", seeds=16, size=64, anchors=512)
+    documents, anchors = next(neighborhoods.batches(np.random.default_rng(0)))
+    assert documents.tolist() == [0, 1, 2] == sorted(anchors.tolist())
+    assert neighborhoods.steps_per_epoch == 1
