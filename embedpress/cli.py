@@ -433,8 +433,8 @@ def outliers_command(
             source, model, out, contamination=contamination, num_threads=num_threads
         )
     lines = [
-        f"{result['n_outliers']:,} of {result['count']:,} rows lie beyond "
-        f"{result['threshold']:.4f}; scores in {out}"
+        f"{result['n_outliers']:,} of {result['count']:,} rows score "
+        f"{result['threshold']:.4f} or more; scores in {out}"
     ]
     lines += [f"  {top['score']:.4f}  {_shortened(top)}" for top in result["top"]]
     show({**result, "seconds": seconds()}, as_json=as_json, text="\n".join(lines))

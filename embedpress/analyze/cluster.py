@@ -132,9 +132,9 @@ def choose_n_clusters(
     distances to the nearest and the second nearest centroid (Hruschka et al. 2004); to compare
     with noise is the idea of the gap statistic (Tibshirani et al. 2001). On a sample of at most
     10,000 rows numbers from 2 to 128 (at most a tenth of the rows) in steps of about the square
-    root of 2 are tried, then up to eight between the two neighbours of the best. Of figures
-    within 3 % of the best the one of most clusters is taken: a division in two often stands out
-    no less than a finer one, and says less.
+    root of 2 are tried. Of figures within 3 % of the best the one of most clusters counts, since
+    a division in two often stands out no less than a finer one and says less. Up to eight
+    numbers between its two neighbours are tried last, and the best of them is taken.
     """
     a = check_vectors(x, metric="cosine" if spherical else None)
     a = unit_rows(a) if spherical else a
@@ -191,22 +191,27 @@ def _kmeans(x: Floats, n_clusters: int, *, spherical: bool, seed: int) -> Floats
     if n_clusters == 1:
         mean = x.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
         return unit_rows(mean) if spherical else mean
-    means: Any = faiss.Kmeans(
-        x.shape[1],
-        n_clusters,
-        niter=ITERATIONS,
-        nredo=RESTARTS,
-        spherical=spherical,
-        seed=seed + 1,
-        min_points_per_centroid=1,
-        max_points_per_centroid=POINTS_PER_CENTROID,
-    )
-    # Only newer versions of FAISS can start spread out (k-means++) rather than at random rows.
-    spread_out = getattr(faiss, "ClusteringInitMethod_KMEANS_PLUS_PLUS", None)
-    if spread_out is not None:
-        means.cp.init_method = spread_out
-    means.train(x)
-    return np.asarray(means.centroids, np.float32)
+    best, least = np.empty((0, 0), np.float32), np.inf
+    for start in range(RESTARTS):
+        means: Any = faiss.Kmeans(
+            x.shape[1],
+            n_clusters,
+            niter=ITERATIONS,
+            spherical=spherical,
+            seed=1 + RESTARTS * seed + start,
+            min_points_per_centroid=1,
+            max_points_per_centroid=POINTS_PER_CENTROID,
+        )
+        # Only newer versions of FAISS can start spread out (k-means++) rather than at random rows.
+        spread_out = getattr(faiss, "ClusteringInitMethod_KMEANS_PLUS_PLUS", None)
+        if spread_out is not None:
+            means.cp.init_method = spread_out
+        means.train(x)
+        # Spherical k-means adds up inner products, of which more is better.
+        objective = -float(means.obj[-1]) if spherical else float(means.obj[-1])
+        if start == 0 or objective < least:
+            best, least = np.asarray(means.centroids, np.float32), objective
+    return best
 
 
 def _nearest(x: Floats, centroids: Floats, k: int) -> tuple[Ids, Floats]:
@@ -255,17 +260,15 @@ def _choose(x: Floats, *, seed: int) -> tuple[int, dict[int, float]]:
     grid = sorted({round(2 ** (step / 2)) for step in range(2, 15)} & set(range(2, most + 1)))
     for k in grid:
         attempt(k)
-    place = grid.index(_finest(tried))
+    best = max(tried.values())
+    finest = max(k for k in grid if tried[k] >= best - TOLERANCE * abs(best))
+    place = grid.index(finest)
     between = range(grid[max(0, place - 1)] + 1, grid[min(len(grid) - 1, place + 1)])
     fresh = [k for k in between if k not in tried]
     for k in fresh[:: max(1, -(-len(fresh) // 8))]:
         attempt(k)
-    return _finest(tried), dict(sorted(tried.items()))
-
-
-def _finest(tried: dict[int, float]) -> int:
-    best = max(tried.values())
-    return max(k for k, figure in tried.items() if figure >= best - TOLERANCE * abs(best))
+    chosen = max([finest, *fresh], key=lambda k: tried.get(k, -np.inf))
+    return chosen, dict(sorted(tried.items()))
 
 
 def _silhouette(x: Floats, n_clusters: int, *, seed: int) -> float:

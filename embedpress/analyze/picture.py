@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedpress.errors import InputError, UsageError
 from embedpress.analyze.names import PALETTE, densest, name_groups, spread_colors
+from embedpress.errors import InputError, UsageError
 from embedpress.evaluate.figure import INK, new_figure, plain, to_png
 from embedpress.vectors.check import check_vectors
 from embedpress.vectors.files import write_atomic

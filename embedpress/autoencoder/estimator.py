@@ -331,11 +331,13 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
                     f"code_size={self.code_size} must lie between 1 and the {4 * dim} bytes "
                     "of an embedding"
                 )
-            if groups < 1 or self.code_size % groups or groups > dim:
+            if groups > dim:
                 raise UsageError(
-                    f"groups={groups} must divide code_size={self.code_size} and be at most "
-                    f"the embeddings' {dim} dimensions"
+                    f"code_size={self.code_size} makes {groups} slices of only {dim} dimensions: "
+                    "give a smaller code_size, or fewer groups"
                 )
+            if groups < 1 or self.code_size % groups:
+                raise UsageError(f"groups={groups} must divide code_size={self.code_size}")
             if self.metric == "l2" and groups != self.code_size:
                 raise UsageError(
                     f"metric 'l2' needs one codebook a slice, groups={self.code_size} like "

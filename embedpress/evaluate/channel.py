@@ -175,6 +175,7 @@ def channel_recall(
     Parameters
     ----------
     channel : GaussianChannel
+        Fitted on vectors like the base, for the cosine metric on unit vectors.
     base, queries : array_like, shape (n, d) and (nq, d), float
     truth : array_like, shape (nq, k), int
         True neighbours by the untouched base.

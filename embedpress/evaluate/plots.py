@@ -65,7 +65,8 @@ def rate_recall(evaluation: Evaluation) -> bytes | None:
         axes.set_xticks(ticks, [f"{n:,}" for n in ticks])
         axes.minorticks_off()
     axes.set_ylim(0, 1.02)
-    axes.legend(frameon=False, fontsize=9, loc="lower right")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=9, loc="lower right")
     return to_svg(figure)
 
 

@@ -94,7 +94,9 @@ def extract_text(
     def work(chunk: TextChunk) -> Piece:
         before = extractor.truncated
         vectors = extractor.encode(chunk.texts, batch_tokens=batch_tokens)
-        metadata = chunk.metadata.add_column(0, "text", pa.array(chunk.texts, pa.string()))
+        # Not add_column: a table without columns may count no rows.
+        columns = dict(zip(chunk.metadata.column_names, chunk.metadata.columns, strict=True))
+        metadata = pa.table({"text": pa.array(chunk.texts, pa.string()), **columns})
         counters = {"truncated": extractor.truncated - before, "blank": chunk.blank}
         return Piece(shard_table(chunk.ids, vectors, metadata), counters=counters)
 

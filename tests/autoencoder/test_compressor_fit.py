@@ -150,7 +150,7 @@ def test_progress_counts_every_step(embeddings: np.ndarray) -> None:
     calls: list[tuple[str, int, int]] = []
     Compressor(**SMALL).fit(embeddings, progress=lambda *call: calls.append(call))
     steps = calls[-1][2]
-    assert steps == 12
+    assert steps == SMALL["epochs"]
     expected = [(name, step + 1, steps) for name in ("latents", "codes") for step in range(steps)]
     assert calls == expected
 

@@ -61,7 +61,7 @@ def test_a_sample_of_a_large_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("n", [2, 3])
 def test_few_rows_are_all_trained_on(tmp_path: Path, n: int) -> None:
     # Ids of which all but one would be held out.
-    ids = np.flatnonzero(held_out(pa.array(range(2000))))[: n - 1].tolist() + [1]
+    ids = [*np.flatnonzero(held_out(pa.array(range(2000))))[: n - 1].tolist(), 1]
     assert (~held_out(pa.array(ids))).sum() == 1
     write_embeddings(tmp_path / "x", curved(n), ids=ids)
     config = fit(tmp_path / "x", tmp_path / "model", Compressor(**{**SMALL, "epochs": 1}))
