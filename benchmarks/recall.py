@@ -52,9 +52,7 @@ def measure_ours(
         for name, base in (("seen", split.base), ("unseen", split.unseen)):
             np.save(work / f"{name}.npy", base)
             started = time.monotonic()
-            embedpress.compress(
-                work / f"{name}.npy", work / "model", work / name, what=what
-            )
+            embedpress.compress(work / f"{name}.npy", work / "model", work / name, what=what)
             row["encode_seconds"] = time.monotonic() - started
             embedpress.build_index(
                 work / name, work / "model", work / f"index-{name}", factory="Flat"
@@ -111,9 +109,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path)
 
 
-def summary(
-    rows: list[dict[str, Any]], method: str, base: str
-) -> list[tuple[int, float, float]]:
+def summary(rows: list[dict[str, Any]], method: str, base: str) -> list[tuple[int, float, float]]:
     """(bytes, mean, standard deviation over seeds) of a method's codes."""
     chosen = [row for row in rows if row["method"] == method and row["what"] == "codes"]
     sizes = sorted({row["bytes"] for row in chosen})

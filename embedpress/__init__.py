@@ -17,11 +17,11 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from embedpress.analyze.cluster import cluster
     from embedpress.autoencoder.estimator import Compressor
-    from embedpress.onnx.compress import compress
     from embedpress.evaluate.evaluation import evaluate
     from embedpress.extract.job import extract_images, extract_text
     from embedpress.index.build import build_index
     from embedpress.index.search import open_index
+    from embedpress.onnx.compress import compress
     from embedpress.onnx.runtime import load
     from embedpress.vectors import open_vectors
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
@@ -24,7 +24,7 @@ app.add_typer(extract_app, name="extract", no_args_is_help=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
 Threads = Annotated[
-    Optional[int], typer.Option("--num-threads", help="Threads; all available by default.")
+    int | None, typer.Option("--num-threads", help="Threads; all available by default.")
 ]
 Out = Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")]
 Model = Annotated[Path, typer.Option("-m", "--model", help="Compressor folder.")]
@@ -83,17 +83,17 @@ def extract_text_command(
     ] = "sentence-transformers/all-MiniLM-L6-v2",
     column: Annotated[str, typer.Option(help="Column that holds the texts.")] = "text",
     id_column: Annotated[
-        Optional[str], typer.Option(help="Column that holds the ids; row numbers by default.")
+        str | None, typer.Option(help="Column that holds the ids; row numbers by default.")
     ] = None,
     pooling: Annotated[
-        Optional[str], typer.Option(help="mean, cls or max; what the model says by default.")
+        str | None, typer.Option(help="mean, cls or max; what the model says by default.")
     ] = None,
     normalize: Annotated[
-        Optional[bool],
+        bool | None,
         typer.Option("--normalize/--no-normalize", help="Scale embeddings to length 1."),
     ] = None,
-    max_length: Annotated[Optional[int], typer.Option(help="Tokens kept of a text.")] = None,
-    revision: Annotated[Optional[str], typer.Option(help="Revision of a hub id.")] = None,
+    max_length: Annotated[int | None, typer.Option(help="Tokens kept of a text.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Revision of a hub id.")] = None,
     batch_tokens: Annotated[int, typer.Option(help="Most tokens of a batch.")] = 4096,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps.")] = "cpu",
     num_threads: Threads = None,
@@ -130,11 +130,11 @@ def extract_image_command(
     out: Out,
     model: Annotated[str, typer.Option(help="resnet18, 34, 50, 101 or 152.")] = "resnet50",
     weights: Annotated[
-        Optional[str], typer.Option(help="Weights by torchvision's name, or a local file.")
+        str | None, typer.Option(help="Weights by torchvision's name, or a local file.")
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Photos at once.")] = 32,
     max_skipped: Annotated[
-        Optional[int], typer.Option(help="Fail beyond so many unreadable photos.")
+        int | None, typer.Option(help="Fail beyond so many unreadable photos.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps.")] = "cpu",
     num_threads: Threads = None,
@@ -168,7 +168,7 @@ def fit_command(
     n_components: Annotated[int, typer.Option(help="Floats of a latent; 0 for none.")] = 64,
     code_size: Annotated[int, typer.Option(help="Bytes of a code; 0 for none.")] = 32,
     metric: Annotated[
-        Optional[Metric], typer.Option(help="What near means; what EMB says by default.")
+        Metric | None, typer.Option(help="What near means; what EMB says by default.")
     ] = None,
     hidden_sizes: Annotated[
         str, typer.Option(help="Hidden layers, as in 1024,512; empty for linear.")
@@ -180,13 +180,13 @@ def fit_command(
     weight_decay: Annotated[float, typer.Option(help="Of AdamW.")] = 0.0,
     epochs: Annotated[int, typer.Option(help="Passes over the vectors.")] = 30,
     time_budget: Annotated[
-        Optional[float], typer.Option(help="Seconds of training at the most.")
+        float | None, typer.Option(help="Seconds of training at the most.")
     ] = None,
     patience: Annotated[
-        Optional[int], typer.Option(help="Stop after so many evaluations without a gain.")
+        int | None, typer.Option(help="Stop after so many evaluations without a gain.")
     ] = None,
     max_samples: Annotated[int, typer.Option(help="Train on at most so many rows.")] = 100_000,
-    column: Annotated[Optional[str], typer.Option(help="Vector column of a plain file.")] = None,
+    column: Annotated[str | None, typer.Option(help="Vector column of a plain file.")] = None,
     seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps.")] = "cpu",
     num_threads: Threads = None,
@@ -261,7 +261,7 @@ def compress_command(
     model: Model,
     out: Out,
     what: Annotated[What, typer.Option(help="Bytes or floats.")] = What.codes,
-    column: Annotated[Optional[str], typer.Option(help="Vector column of a plain file.")] = None,
+    column: Annotated[str | None, typer.Option(help="Vector column of a plain file.")] = None,
     num_threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -292,7 +292,7 @@ def index_command(
     factory: Annotated[str, typer.Option(help="auto, Flat or IVF<n>.")] = "auto",
     rerank: Annotated[Rerank, typer.Option(help="Finer vectors kept on disk.")] = Rerank.none,
     vectors: Annotated[
-        Optional[Path], typer.Option(help="The embeddings, for the rerank tier.")
+        Path | None, typer.Option(help="The embeddings, for the rerank tier.")
     ] = None,
     memory_budget: Annotated[str, typer.Option(help="Memory of blocks in flight.")] = "2G",
     seed: Annotated[int, typer.Option(help="Of the inverted lists.")] = 0,
@@ -332,20 +332,20 @@ def index_command(
 def search_command(
     index: Annotated[Path, typer.Argument(metavar="INDEX", help="Index folder.")],
     model: Model,
-    text: Annotated[Optional[str], typer.Option(help="Ask with a text.")] = None,
-    image: Annotated[Optional[Path], typer.Option(help="Ask with a photo.")] = None,
-    vectors: Annotated[Optional[Path], typer.Option(help="Ask with embeddings.")] = None,
+    text: Annotated[str | None, typer.Option(help="Ask with a text.")] = None,
+    image: Annotated[Path | None, typer.Option(help="Ask with a photo.")] = None,
+    vectors: Annotated[Path | None, typer.Option(help="Ask with embeddings.")] = None,
     k: Annotated[int, typer.Option("-k", help="Hits a query.")] = 10,
     filter: Annotated[
-        Optional[str], typer.Option(help='Keep rows such as label == "food" and year > 2000.')
+        str | None, typer.Option(help='Keep rows such as label == "food" and year > 2000.')
     ] = None,
-    nprobe: Annotated[Optional[int], typer.Option(help="Inverted lists to visit.")] = None,
+    nprobe: Annotated[int | None, typer.Option(help="Inverted lists to visit.")] = None,
     oversample: Annotated[int, typer.Option(help="Hits reordered by the rerank tier.")] = 10,
     extractor: Annotated[
-        Optional[str],
+        str | None,
         typer.Option(help="Extractor for --text or --image; what made the index by default."),
     ] = None,
-    weights: Annotated[Optional[str], typer.Option(help="Weights for --image.")] = None,
+    weights: Annotated[str | None, typer.Option(help="Weights for --image.")] = None,
     num_threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -380,10 +380,10 @@ def cluster_command(
     source: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of latents or vectors.")],
     out: Annotated[Path, typer.Option("-o", "--output", help="Folder for the labels.")],
     n_clusters: Annotated[
-        Optional[int], typer.Option(help="Clusters; chosen by silhouette by default.")
+        int | None, typer.Option(help="Clusters; chosen by silhouette by default.")
     ] = None,
     labels: Annotated[
-        Optional[str], typer.Option(help="Column of true labels to compare with.")
+        str | None, typer.Option(help="Column of true labels to compare with.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of k-means.")] = 0,
     num_threads: Threads = None,
@@ -446,7 +446,7 @@ def evaluate_command(
     model: Model,
     out: Annotated[Path, typer.Option("-o", "--output", help="Folder for the report.")],
     queries: Annotated[
-        Optional[Path], typer.Option(help="Query embeddings; held-out rows of EMB by default.")
+        Path | None, typer.Option(help="Query embeddings; held-out rows of EMB by default.")
     ] = None,
     baselines: Annotated[
         bool, typer.Option("--baselines", help="Peers at the same bytes as well (slower).")
@@ -487,7 +487,7 @@ def map_command(
         MapMethod.auto
     ),
     labels: Annotated[
-        Optional[str], typer.Option(help="Column that colours the points; clusters by default.")
+        str | None, typer.Option(help="Column that colours the points; clusters by default.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the layout.")] = 0,
     num_threads: Threads = None,
@@ -514,16 +514,16 @@ def run_command(
     ],
     out: Annotated[Path, typer.Option("-o", "--output", help="Work folder.")],
     model: Annotated[
-        Optional[str], typer.Option(help="Text model (folder, hub id) or resnet name.")
+        str | None, typer.Option(help="Text model (folder, hub id) or resnet name.")
     ] = None,
-    weights: Annotated[Optional[str], typer.Option(help="Weights of a ResNet.")] = None,
+    weights: Annotated[str | None, typer.Option(help="Weights of a ResNet.")] = None,
     column: Annotated[str, typer.Option(help="Column that holds the texts.")] = "text",
-    id_column: Annotated[Optional[str], typer.Option(help="Column that holds the ids.")] = None,
+    id_column: Annotated[str | None, typer.Option(help="Column that holds the ids.")] = None,
     n_components: Annotated[int, typer.Option(help="Floats of a latent.")] = 64,
     code_size: Annotated[int, typer.Option(help="Bytes of a code.")] = 32,
     epochs: Annotated[int, typer.Option(help="Passes over the vectors.")] = 30,
     time_budget: Annotated[
-        Optional[float], typer.Option(help="Seconds of training at the most.")
+        float | None, typer.Option(help="Seconds of training at the most.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
     num_threads: Threads = None,

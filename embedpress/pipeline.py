@@ -98,9 +98,7 @@ def run_pipeline(
             fit(at["embeddings"], at["model"], compressor, progress=train)
         steps.finish("model")
     kinds = [
-        what
-        for what, size in (("codes", code_size), ("latents", compressor.n_components))
-        if size
+        what for what, size in (("codes", code_size), ("latents", compressor.n_components)) if size
     ]
     for what in kinds:
         say(f"compressing to {what}")

@@ -78,9 +78,7 @@ def show_searches(work: Path) -> None:
 
     index = open_index(work / "index", work / "model")
     questions = TextExtractor(minilm_folder()).encode(SEARCHES)
-    for question, records in zip(
-        SEARCHES, index.records(index.search(questions, 3)), strict=True
-    ):
+    for question, records in zip(SEARCHES, index.records(index.search(questions, 3)), strict=True):
         screen.print(f"\n[bold]{question}[/bold]")
         for record in records:
             screen.print(f"  {record['score']:.3f}  {record['text']}", markup=False)

@@ -25,11 +25,8 @@ def run(code: str) -> str:
 
 
 def loaded_by(statement: str) -> list[str]:
-    return json.loads(
-        run(
-            f"{statement}\nimport json, sys\nprint(json.dumps([n for n in {HEAVY} if n in sys.modules]))"
-        )
-    )
+    tell = f"import json, sys\nprint(json.dumps([n for n in {HEAVY} if n in sys.modules]))"
+    return json.loads(run(f"{statement}\n{tell}"))
 
 
 def test_importing_the_package_brings_in_nothing_heavy() -> None:
@@ -72,12 +69,28 @@ def test_importing_the_package_is_quick() -> None:
 
 def test_every_public_name_is_there() -> None:
     assert len(embedpress.__all__) <= 12
-    assert sorted(embedpress.__all__) == embedpress.__all__
+    assert len(set(embedpress.__all__)) == len(embedpress.__all__)
     for name in embedpress.__all__:
         assert getattr(embedpress, name).__doc__
+        assert callable(getattr(embedpress, name))
         assert name in dir(embedpress)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = embedpress.nothing
+
+
+@pytest.mark.parametrize("first", ["pass", "import embedpress.evaluate.metrics"])
+def test_a_verb_stays_a_verb_when_its_package_is_imported(first: str) -> None:
+    code = (
+        f"{first}\nimport embedpress\n"
+        "for _ in range(2):\n"
+        "    try: embedpress.evaluate('no', 'vectors', None, k=3)\n"
+        "    except embedpress.EmbedpressError as error: print(error)\n"
+        "import embedpress.evaluate.metrics as metrics; print(metrics.recall_at_k.__name__)"
+    )
+    told = run(code).splitlines()
+    assert len(told) == 3
+    assert told[0] == told[1]
+    assert told[2] == "recall_at_k"
 
 
 def test_the_version_is_that_of_the_package() -> None:

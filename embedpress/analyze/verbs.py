@@ -250,9 +250,7 @@ def _records(batch: Batch, rows: NDArray[Any]) -> list[dict[str, Any]]:
     shown = [name for name in ("text", "path", "label") if name in batch.metadata.column_names]
     taken = batch.metadata.select(shown).take(pa.array(rows)).to_pylist() if shown else None
     ids = batch.ids.take(pa.array(rows)).to_pylist()
-    return [
-        {"id": one, **(taken[i] if taken is not None else {})} for i, one in enumerate(ids)
-    ]
+    return [{"id": one, **(taken[i] if taken is not None else {})} for i, one in enumerate(ids)]
 
 
 def _write_table(path: Path, columns: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"groups": 0}, "groups=0 must divide code_size=4"),
     ({"groups": 3}, "groups=3 must divide code_size=4"),
     ({"groups": 8}, "groups=8 must divide code_size=4"),
-    ({"code_size": 64, "groups": 64}, "at most the embeddings' 32 dimensions"),
+    ({"code_size": 64, "groups": 64}, "makes 64 slices of only 32 dimensions"),
     ({"metric": "l2", "groups": 2}, "metric 'l2' needs one codebook a slice, groups=4"),
     ({"metric": "l2", "groups": 1}, "metric 'l2' needs"),
     ({"metric": "euclidean"}, "metric 'euclidean' is not one of cosine, ip, l2"),
