@@ -4,6 +4,8 @@ Every method is trained on the 58,000 base vectors and asked 2,000 held-out quer
 that base and against a base of 57,791 vectors that no method saw. Writes
 ``benchmarks/results/recall.json`` and ``recall.png``.
 
+A run that was stopped goes on where it was; remove ``recall.json`` to measure all again.
+
 Run: python benchmarks/recall.py [--seeds 3] [--quick]
 """
 
@@ -29,6 +31,20 @@ BYTES = (16, 32, 64)
 LATENTS = (32, 64)
 PEERS = ("pca-sq", "opq", "rabitq")
 K = 10
+KEY = ("method", "what", "bytes", "seed")
+
+
+def plan(seeds: int) -> list[tuple[str, str, int, int]]:
+    """(method, what, size, seed) of everything to measure, the most telling first."""
+    peers = [(kind, "codes", size, 0) for size in BYTES for kind in PEERS]
+    peers += [("pca", "latents", size, 0) for size in LATENTS]
+    ours = [
+        ("embedpress", what, size, seed)
+        for seed in range(seeds)
+        for what, sizes in (("codes", BYTES), ("latents", LATENTS))
+        for size in sizes
+    ]
+    return peers + sorted(ours, key=lambda job: (job[3] > 0, job[2:0:-1] != (32, "codes"), job[3]))
 
 
 def measure_ours(
@@ -130,35 +146,27 @@ def main(
         "seen": true_neighbors(split.queries, split.base, K, metric=METRIC),
         "unseen": true_neighbors(split.queries, split.unseen, K, metric=METRIC),
     }
-    rows: list[dict[str, Any]] = []
-
-    def note(row: dict[str, Any]) -> None:
-        rows.append(row)
+    file = RESULTS / ("recall-quick.json" if quick else "recall.json")
+    RESULTS.mkdir(exist_ok=True)
+    rows: list[dict[str, Any]] = json.loads(file.read_text()) if file.is_file() else []
+    done = {tuple(row[name] for name in KEY) for row in rows}
+    for method, what, size, seed in plan(1 if quick else seeds):
+        n_bytes = size if what == "codes" else 4 * size
+        if (method, what, n_bytes, seed) in done:
+            continue
+        if method == "embedpress":
+            epochs = 2 if quick else None
+            row = measure_ours(split, truths, size=size, what=what, seed=seed, epochs=epochs)
+        else:
+            row = measure_peer(split, truths, kind=method, n_bytes=n_bytes, seed=seed)
+        rows.append({"method": method, "what": what, "bytes": n_bytes, "seed": seed, **row})
+        file.write_text(json.dumps(rows, indent=1) + "\n")
         print(
-            f"{row['method']:<11} {row['what']:<8} {row['bytes']:>4} bytes  seed {row['seed']}  "
+            f"{method:<11} {what:<8} {n_bytes:>4} bytes  seed {seed}  "
             f"seen {row['seen']:.4f}  unseen {row['unseen']:.4f}  "
             f"train {row['train_seconds']:.0f} s",
             flush=True,
         )
-        name = "recall-quick" if quick else "recall"
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"{name}.json").write_text(json.dumps(rows, indent=1) + "\n")
-
-    for size in BYTES:
-        for kind in PEERS:
-            row = measure_peer(split, truths, kind=kind, n_bytes=size, seed=0)
-            note({"method": kind, "what": "codes", "bytes": size, "seed": 0, **row})
-    for size in LATENTS:
-        row = measure_peer(split, truths, kind="pca", n_bytes=4 * size, seed=0)
-        note({"method": "pca", "what": "latents", "bytes": 4 * size, "seed": 0, **row})
-    for seed in range(1 if quick else seeds):
-        for what, sizes in (("codes", BYTES), ("latents", LATENTS)):
-            for size in sizes:
-                row = measure_ours(
-                    split, truths, size=size, what=what, seed=seed, epochs=2 if quick else None
-                )
-                n_bytes = size if what == "codes" else 4 * size
-                note({"method": "embedpress", "what": what, "bytes": n_bytes, "seed": seed, **row})
     if not quick:
         plot(rows, RESULTS / "recall.png")
 

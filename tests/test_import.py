@@ -81,9 +81,10 @@ def test_every_public_name_is_there() -> None:
 @pytest.mark.parametrize("first", ["pass", "import embedpress.evaluate.metrics"])
 def test_a_verb_stays_a_verb_when_its_package_is_imported(first: str) -> None:
     code = (
-        f"{first}\nimport embedpress\n"
+        f"{first}\nimport embedpress, types\n"
+        "like = types.SimpleNamespace(dim=3, metric='ip')\n"
         "for _ in range(2):\n"
-        "    try: embedpress.evaluate('no', 'vectors', None, k=3)\n"
+        "    try: embedpress.evaluate('no', 'vectors', like, k=3)\n"
         "    except embedpress.EmbedpressError as error: print(error)\n"
         "import embedpress.evaluate.metrics as metrics; print(metrics.recall_at_k.__name__)"
     )

@@ -17,11 +17,12 @@ from embedpress.threads import faiss_threads
 from embedpress.vectors.check import check_vectors
 
 ITERATIONS = 25
-RESTARTS = 3
+RESTARTS = 5
+MANY_CLUSTERS = 200
 POINTS_PER_CENTROID = 1024
 SAMPLE_ROWS = 10_000
 CHOICE_COMPONENTS = 32
-TOLERANCE = 0.03
+TOLERANCE = 0.1
 MOST_CLUSTERS = 128
 BLOCK_ROWS = 65536
 
@@ -91,8 +92,8 @@ def cluster(
 
     Notes
     -----
-    FAISS's k-means, the best of three starts, trained on at most 1,024 rows a cluster and then
-    applied to all; spherical k-means is that of Dhillon and Modha 2001.
+    FAISS's k-means, the best of five starts (of one beyond 200 clusters), trained on at most
+    1,024 rows a cluster and then applied to all. Spherical k-means: Dhillon and Modha 2001.
     """
     a = check_vectors(x, metric="cosine" if spherical else None)
     if n_clusters is not None and not 1 <= n_clusters <= len(a):
@@ -132,9 +133,9 @@ def choose_n_clusters(
     distances to the nearest and the second nearest centroid (Hruschka et al. 2004); to compare
     with noise is the idea of the gap statistic (Tibshirani et al. 2001). On a sample of at most
     10,000 rows numbers from 2 to 128 (at most a tenth of the rows) in steps of about the square
-    root of 2 are tried. Of figures within 3 % of the best the one of most clusters counts, since
-    a division in two often stands out no less than a finer one and says less. Up to eight
-    numbers between its two neighbours are tried last, and the best of them is taken.
+    root of 2 are tried. Of local maxima within 10 % of the highest the one of most clusters
+    counts, since a division in two often stands out no less than a finer one and says less. Up
+    to eight numbers between its two neighbours are tried last, and the best is taken.
     """
     a = check_vectors(x, metric="cosine" if spherical else None)
     a = unit_rows(a) if spherical else a
@@ -192,7 +193,7 @@ def _kmeans(x: Floats, n_clusters: int, *, spherical: bool, seed: int) -> Floats
         mean = x.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
         return unit_rows(mean) if spherical else mean
     best, least = np.empty((0, 0), np.float32), np.inf
-    for start in range(RESTARTS):
+    for start in range(RESTARTS if n_clusters <= MANY_CLUSTERS else 1):
         means: Any = faiss.Kmeans(
             x.shape[1],
             n_clusters,
@@ -260,15 +261,24 @@ def _choose(x: Floats, *, seed: int) -> tuple[int, dict[int, float]]:
     grid = sorted({round(2 ** (step / 2)) for step in range(2, 15)} & set(range(2, most + 1)))
     for k in grid:
         attempt(k)
-    best = max(tried.values())
-    finest = max(k for k in grid if tried[k] >= best - TOLERANCE * abs(best))
-    place = grid.index(finest)
+    place = _last_peak([tried[k] for k in grid])
     between = range(grid[max(0, place - 1)] + 1, grid[min(len(grid) - 1, place + 1)])
     fresh = [k for k in between if k not in tried]
     for k in fresh[:: max(1, -(-len(fresh) // 8))]:
         attempt(k)
-    chosen = max([finest, *fresh], key=lambda k: tried.get(k, -np.inf))
+    chosen = max([grid[place], *fresh], key=lambda k: tried.get(k, -np.inf))
     return chosen, dict(sorted(tried.items()))
+
+
+def _last_peak(figures: list[float]) -> int:
+    """Place of the last local maximum that comes near the highest."""
+    padded = [-np.inf, *figures, -np.inf]
+    enough = max(figures) - TOLERANCE * abs(max(figures))
+    return max(
+        i
+        for i, figure in enumerate(figures)
+        if figure >= enough and padded[i] <= figure >= padded[i + 2]
+    )
 
 
 def _silhouette(x: Floats, n_clusters: int, *, seed: int) -> float:

@@ -170,8 +170,9 @@ def _extractor(compressed: Vectors) -> dict[str, Any]:
     manifest = compressed.manifest
     if manifest is None or manifest.model is None:
         return {}
+    source = manifest.config.get("source")
     return {
-        **manifest.config.get("source", {}),
+        **(source if isinstance(source, dict) else {}),
         "model": manifest.model,
         "revision": manifest.revision,
         "pooling": manifest.pooling,
@@ -199,8 +200,9 @@ def _check_free(folder: Path) -> None:
     """Refuse to write an index over anything but an index."""
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file: give a folder to write to")
-    held = {name for name in (INDEX, IDS, MANIFEST, "config.json") if (folder / name).exists()}
-    if "config.json" in held or held == {MANIFEST}:
+    others = ("config.json", "journal.jsonl")
+    held = {name for name in (INDEX, IDS, MANIFEST, *others) if (folder / name).exists()}
+    if held.intersection(others) or held == {MANIFEST}:
         raise UsageError(f"{folder} holds vectors or a compressor: give a folder of its own")
 
 

@@ -102,7 +102,10 @@ def _column(node: ast.Name, table: pa.Table) -> Any:
     if node.id not in table.column_names:
         held = ", ".join(table.column_names)
         raise UsageError(f"the filter names {node.id!r}, but the index has the columns {held}")
-    return table[node.id].combine_chunks()
+    column = table[node.id].combine_chunks()
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    return column
 
 
 def _constant(node: ast.expr) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +21,9 @@ from embedpress.index.rerank import RerankTier
 from embedpress.onnx.runtime import OnnxCompressor
 from embedpress.threads import check_threads, faiss_threads
 from embedpress.vectors import check_vectors, sha256_of
+from embedpress.vectors.document import read_document
 
 Floats = NDArray[np.float32]
-MANIFEST_LIMIT = 1 << 20
 LARGEST_K = 10_000
 
 
@@ -250,25 +249,10 @@ def read_index_manifest(folder: Path) -> IndexManifest:
     FormatError
         Not an index, or with fields that cannot be.
     """
-    if not folder.is_dir():
-        raise UsageError(f"no index folder at {folder}")
     file = folder / MANIFEST
-    try:
-        if file.stat().st_size > MANIFEST_LIMIT:
-            raise FormatError(f"{file} is too large to be an index's manifest")
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FormatError(f"{folder} is not a whole index: it has no {MANIFEST}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise FormatError(f"{file} cannot be read: {error}") from None
-    fields = IndexManifest.__dataclass_fields__
-    if not isinstance(data, dict) or data.get("kind") != "index" or set(data) != set(fields):
-        raise FormatError(f"{file} is not the manifest of an index")
-    if data["format_version"] != FORMAT_VERSION:
-        raise FormatError(
-            f"{file} has format version {data['format_version']!r}; "
-            f"this embedpress reads version {FORMAT_VERSION}"
-        )
+    data = read_document(folder, MANIFEST, kind="index", version=FORMAT_VERSION)
+    if set(data) != set(IndexManifest.__dataclass_fields__):
+        raise FormatError(f"{file} lacks or adds fields: build the index again")
     if not isinstance(data["extractor"], dict) or not isinstance(data["sha256"], dict):
         raise FormatError(f"{file}: extractor and sha256 must be objects")
     sizes = ("dim", "count", "nprobe", "rerank_dim")

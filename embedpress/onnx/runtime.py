@@ -11,16 +11,15 @@ import numpy as np
 import onnxruntime
 from numpy.typing import ArrayLike, NDArray
 
-from embedpress.errors import FormatError, InputError, UsageError
+from embedpress.errors import FormatError, InputError
 from embedpress.threads import check_threads
 from embedpress.vectors import check_codes, check_vectors, sha256_of
+from embedpress.vectors.document import read_document
 
 Floats = NDArray[np.float32]
 
 FORMAT_VERSION = 1
 BATCH_ROWS = 1024
-CONFIG_LIMIT = 1 << 20
-"""Bytes of a config.json that are read; a real one has a few hundred."""
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
@@ -34,25 +33,8 @@ def read_config(path: str | Path) -> dict[str, Any]:
         Not a compressor, of an unknown version, or with fields that cannot be.
     """
     folder = Path(path)
-    if not folder.is_dir():
-        raise UsageError(f"no compressor folder at {folder}")
-    file = folder / "config.json"
-    try:
-        if file.stat().st_size > CONFIG_LIMIT:
-            raise FormatError(f"{file} is too large to be a compressor's configuration")
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FormatError(f"{folder} is not a compressor: it has no config.json") from None
-    except (ValueError, RecursionError, OSError) as error:
-        raise FormatError(f"{file} cannot be read: {error}") from None
-    if not isinstance(config, dict) or config.get("kind") != "compressor":
-        raise FormatError(f"{file} is not the configuration of a compressor")
-    if config.get("format_version") != FORMAT_VERSION:
-        raise FormatError(
-            f"{file} has format version {config.get('format_version')!r}; "
-            f"this embedpress reads version {FORMAT_VERSION}"
-        )
-    _check_config(config, file)
+    config = read_document(folder, "config.json", kind="compressor", version=FORMAT_VERSION)
+    _check_config(config, folder / "config.json")
     return config
 
 
