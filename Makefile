@@ -37,6 +37,7 @@ lint: $(VENV)/installed ## Style and types
 bench: $(VENV)/installed ## Measure again what the README claims
 	@$(BIN)/python benchmarks/recall.py
 	@$(BIN)/python benchmarks/speed.py
+	@$(BIN)/python benchmarks/tables.py
 
 clean: ## Remove .venv and what the demo made
 	@rm -rf $(VENV) $(DEMO)

@@ -6,7 +6,7 @@ that base and against a base of 57,791 vectors that no method saw. Writes
 
 A run that was stopped goes on where it was; remove ``recall.json`` to measure all again.
 
-Run: python benchmarks/recall.py [--seeds 3] [--quick]
+Run: python benchmarks/recall.py [--seeds 3] [--quick --output quick.json]
 """
 
 from __future__ import annotations
@@ -139,6 +139,8 @@ def summary(rows: list[dict[str, Any]], method: str, base: str) -> list[tuple[in
 def main(
     seeds: Annotated[int, typer.Option(help="Trainings of ours at each size.")] = 3,
     quick: Annotated[bool, typer.Option("--quick", help="A tenth of the data, one seed.")] = False,
+    methods: Annotated[str, typer.Option(help="Only these, as in embedpress,opq.")] = "",
+    output: Annotated[Path, typer.Option(help="Where the figures go.")] = RESULTS / "recall.json",
 ) -> None:
     """Measure and write results/recall.json and results/recall.png."""
     split = load_split(5_800 if quick else 58_000)
@@ -146,13 +148,13 @@ def main(
         "seen": true_neighbors(split.queries, split.base, K, metric=METRIC),
         "unseen": true_neighbors(split.queries, split.unseen, K, metric=METRIC),
     }
-    file = RESULTS / ("recall-quick.json" if quick else "recall.json")
-    RESULTS.mkdir(exist_ok=True)
-    rows: list[dict[str, Any]] = json.loads(file.read_text()) if file.is_file() else []
+    output.parent.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = json.loads(output.read_text()) if output.is_file() else []
     done = {tuple(row[name] for name in KEY) for row in rows}
     for method, what, size, seed in plan(1 if quick else seeds):
         n_bytes = size if what == "codes" else 4 * size
-        if (method, what, n_bytes, seed) in done:
+        chosen = not methods or method in methods.split(",")
+        if (method, what, n_bytes, seed) in done or not chosen:
             continue
         if method == "embedpress":
             epochs = 2 if quick else None
@@ -160,15 +162,14 @@ def main(
         else:
             row = measure_peer(split, truths, kind=method, n_bytes=n_bytes, seed=seed)
         rows.append({"method": method, "what": what, "bytes": n_bytes, "seed": seed, **row})
-        file.write_text(json.dumps(rows, indent=1) + "\n")
+        output.write_text(json.dumps(rows, indent=1) + "\n")
         print(
             f"{method:<11} {what:<8} {n_bytes:>4} bytes  seed {seed}  "
             f"seen {row['seen']:.4f}  unseen {row['unseen']:.4f}  "
             f"train {row['train_seconds']:.0f} s",
             flush=True,
         )
-    if not quick:
-        plot(rows, RESULTS / "recall.png")
+    plot(rows, output.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -72,7 +72,6 @@ def test_with_the_training_packages_blocked(
     same(tmp_path, expected)
 
 
-@pytest.mark.slow
 @pytest.mark.network
 @pytest.mark.timeout(900)
 def test_in_a_clean_environment_of_the_base_install(
