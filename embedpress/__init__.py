@@ -17,7 +17,6 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from embedpress.analyze.cluster import cluster
     from embedpress.autoencoder.estimator import Compressor
-    from embedpress.evaluate.evaluation import evaluate
     from embedpress.extract.job import extract_images, extract_text
     from embedpress.index.build import build_index
     from embedpress.index.search import open_index
@@ -35,7 +34,6 @@ _HOMES = {
     "build_index": "embedpress.index.build",
     "open_index": "embedpress.index.search",
     "cluster": "embedpress.analyze.cluster",
-    "evaluate": "embedpress.evaluate.evaluation",
 }
 
 __all__ = [
@@ -44,7 +42,6 @@ __all__ = [
     "build_index",
     "cluster",
     "compress",
-    "evaluate",
     "extract_images",
     "extract_text",
     "load",

@@ -59,6 +59,7 @@ class MapMethod(str, Enum):
 
     auto = "auto"
     pca = "pca"
+    graph = "graph"
     umap = "umap"
 
 
@@ -483,9 +484,7 @@ def evaluate_command(
 def map_command(
     source: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of latents or vectors.")],
     out: Annotated[Path, typer.Option("-o", "--output", help="Folder for the map.")],
-    method: Annotated[MapMethod, typer.Option(help="UMAP where installed, else PCA.")] = (
-        MapMethod.auto
-    ),
+    method: Annotated[MapMethod, typer.Option(help="auto: UMAP, else a graph.")] = (MapMethod.auto),
     labels: Annotated[
         str | None, typer.Option(help="Column that colours the points; clusters by default.")
     ] = None,

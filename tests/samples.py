@@ -30,8 +30,8 @@ SMALL: dict[str, Any] = {
     "n_components": 6,
     "code_size": 4,
     "hidden_sizes": (24,),
-    "epochs": 20,
-    "learning_rate": 0.02,
+    "epochs": 15,
+    "learning_rate": 0.03,
     "monitor": "loss",
     "num_threads": 1,
 }

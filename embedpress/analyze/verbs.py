@@ -169,7 +169,8 @@ def map_folder(
         A folder or file of vectors, not codes.
     out : str or Path
         The folder to write.
-    method : {"auto", "pca", "umap"}
+    method : {"auto", "pca", "graph", "umap"}
+        See :func:`embedpress.analyze.project.project`.
     labels : str, optional
         Metadata column that colours the points; clusters of their own by default.
     seed : int
@@ -196,7 +197,9 @@ def map_folder(
         groups = [str(value) for value in batch.metadata[labels].to_pylist()]
     else:
         raise UsageError(f"{source} has no column {labels!r} to colour the map by")
-    laid_out = project(batch.vectors, method=method, seed=seed)
+    laid_out = project(
+        batch.vectors, method=method, metric=metric, seed=seed, num_threads=num_threads
+    )
     near = neighbors(batch.vectors, 10, metric=metric, num_threads=num_threads)
     columns: dict[str, Any] = {
         "id": batch.ids,

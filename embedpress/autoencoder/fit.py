@@ -25,7 +25,7 @@ def fit(
     """Train `compressor` on the embeddings of `source` and write its folder.
 
     About one row in twenty (decided by its id) is left out, so that
-    :func:`embedpress.evaluate` can ask with queries that training never saw.
+    :func:`embedpress.evaluate.verb.evaluate_folder` can ask with queries that training never saw.
 
     Parameters
     ----------

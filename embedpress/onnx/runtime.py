@@ -186,8 +186,8 @@ class OnnxCompressor:
 
     def _run(self, file: str, output: str, x: NDArray[Any]) -> NDArray[Any]:
         session = self._session(file)
-        port = session.get_inputs()[0].name
         try:
+            port = session.get_inputs()[0].name
             blocks = [
                 session.run([output], {port: x[i : i + BATCH_ROWS]})[0]
                 for i in range(0, len(x), BATCH_ROWS)

@@ -50,6 +50,25 @@ def test_without_training_it_is_pca(
     )
 
 
+@pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
+def test_without_training_queries_are_scored_as_their_reconstruction(
+    embeddings: np.ndarray, others: np.ndarray, metric: str
+) -> None:
+    compressor = Compressor(**{**UNTRAINED, "code_size": None, "metric": metric}).fit(embeddings)
+    asked, stored = compressor.transform_queries(others), compressor.transform(others)
+    restored = compressor.inverse_transform(stored) / compressor.scale_.scale.numpy()
+    q = others / compressor.scale_.scale.numpy()
+    if metric == "l2":
+        # A distance is taken between equals, both centred.
+        np.testing.assert_allclose(asked, stored, atol=1e-5)
+        return
+    if metric == "cosine":
+        q = q / np.linalg.norm(q, axis=1, keepdims=True)
+    mean = compressor.inverse_transform(np.zeros((1, 6))) / compressor.scale_.scale.numpy()
+    # An inner product leaves the query where it is, or all scores would shift by its centre.
+    np.testing.assert_allclose(asked @ stored.T, q @ (restored - mean).T, atol=1e-4)
+
+
 def test_without_training_codes_are_an_orthonormal_quantizer(embeddings: np.ndarray) -> None:
     compressor = Compressor(**{**UNTRAINED, "metric": "l2", "code_size": 32}).fit(embeddings)
     codes = compressor.encode(embeddings)

@@ -29,7 +29,7 @@ def test_the_rows_that_will_ask_are_not_trained_on(tmp_path: Path) -> None:
     kept = ~held_out(pa.array(ids))
     assert 5 < (~kept).sum() < 30
     expected = Compressor(**SMALL).fit(x[kept])
-    found = load_compressor(tmp_path / "model")
+    found = load_compressor(tmp_path / "model").set_params(num_threads=1)
     assert np.array_equal(found.encode(x), expected.encode(x))
     assert np.array_equal(found.transform(x), expected.transform(x))
     about = {"rows": 300, "rows trained on": int(kept.sum()), "extractor": "bert"}

@@ -44,7 +44,7 @@ def use(path: Path, model: Path) -> None:
 @pytest.mark.parametrize("name", FILES)
 @given(damage=DAMAGE)
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @pytest.mark.filterwarnings("ignore:invalid value|overflow:RuntimeWarning")
 def test_damage_is_answered(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from index_truth import IDS, METADATA, N, assert_best, exact_scores
 
@@ -147,6 +147,7 @@ def test_expressions_that_are_none(expression: str, message: str) -> None:
 @given(
     st.text(max_size=40) | st.text(alphabet="yearlbso dnti=<>!()[],.'\"0123456789-+*", max_size=40)
 )
+@settings(deadline=None)
 def test_any_text_is_answered(text: str) -> None:
     try:
         kept = filter_rows(TABLE, text)
@@ -160,6 +161,7 @@ def test_any_text_is_answered(text: str) -> None:
     st.sampled_from(["==", "!=", "<", "<=", ">", ">="]),
     st.integers(1985, 2025) | st.floats(-10, 2100, allow_nan=False),
 )
+@settings(deadline=None)
 def test_comparisons_are_those_of_python(column: str, operator: str, value: float) -> None:
     import operator as op
 

@@ -122,7 +122,7 @@ def test_folding_follows_what_was_seen_in_training(fitted: Callable[..., Compres
     norm = tower.encoder.mlp[1]
     assert np.abs(norm.running_mean.numpy()).max() > 0.01
     assert np.abs(norm.running_var.numpy() - 1).max() > 0.1
-    assert np.abs(norm.weight.detach().numpy() - 1).max() > 0.01
+    assert np.abs(norm.weight.detach().numpy() - 1).max() > 5e-3
 
 
 def test_the_residual_networks_have_learnt(fitted: Callable[..., Compressor]) -> None:
@@ -130,4 +130,4 @@ def test_the_residual_networks_have_learnt(fitted: Callable[..., Compressor]) ->
         for tower in (fitted(**options).latent_tower_, fitted(**options).code_tower_):
             if tower is not None:
                 for network in (tower.encoder, tower.query_encoder, tower.decoder):
-                    assert network.mlp[-1].weight.abs().max() > 5e-3
+                    assert network.mlp[-1].weight.abs().max() > 1e-3
