@@ -78,22 +78,6 @@ def test_every_public_name_is_there() -> None:
         _ = embedpress.nothing
 
 
-@pytest.mark.parametrize("first", ["pass", "import embedpress.evaluate.metrics"])
-def test_a_verb_stays_a_verb_when_its_package_is_imported(first: str) -> None:
-    code = (
-        f"{first}\nimport embedpress, types\n"
-        "like = types.SimpleNamespace(dim=3, metric='ip')\n"
-        "for _ in range(2):\n"
-        "    try: embedpress.evaluate('no', 'vectors', like, k=3)\n"
-        "    except embedpress.EmbedpressError as error: print(error)\n"
-        "import embedpress.evaluate.metrics as metrics; print(metrics.recall_at_k.__name__)"
-    )
-    told = run(code).splitlines()
-    assert len(told) == 3
-    assert told[0] == told[1]
-    assert told[2] == "recall_at_k"
-
-
 def test_the_version_is_that_of_the_package() -> None:
     major, minor, patch = embedpress.__version__.split(".")
     assert all(part.isdigit() for part in (major, minor, patch))
