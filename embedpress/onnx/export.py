@@ -70,7 +70,7 @@ def write_graphs(compressor: Compressor, config: dict[str, Any], folder: Path) -
     }
     models = {
         "encoder.onnx": graph.encoder_graph(scale, dim, latents, codes, stamp),
-        "query_encoder.onnx": graph.query_encoder_graph(scale, dim, latents, codes, stamp),
+        "query_encoder.onnx": graph.encoder_graph(scale, dim, latents, codes, stamp, queries=True),
     }
     if latents is not None:
         models["decoder.onnx"] = graph.decoder_graph(scale, dim, latents, stamp)

@@ -167,41 +167,31 @@ def encoder_graph(
     latents: Tower | None,
     codes: Tower | None,
     metadata: dict[str, str],
+    *,
+    queries: bool = False,
 ) -> onnx.ModelProto:
-    """``embeddings`` -> ``latents`` and ``codes``, of the towers given."""
+    """``embeddings`` -> ``latents`` and ``codes``, of the towers given.
+
+    With `queries` the query encoders: ``latents`` and ``code_queries``.
+    """
     graph = GraphBuilder()
     x = scaled(graph, "embeddings", scale)
     outputs = []
     if latents is not None:
-        residual_map(graph, x, latents.encoder, "latents", "latents")
+        network = latents.query_encoder if queries else latents.encoder
+        residual_map(graph, x, network, "latents", "latents")
         outputs.append(("latents", TensorProto.FLOAT, latents.width))
     if codes is not None and codes.quantizer is not None:
-        z = residual_map(graph, x, codes.encoder, "codes")
-        assign(graph, z, codes.quantizer, "codes")
-        outputs.append(("codes", TensorProto.UINT8, codes.quantizer.code_size))
-    return graph.model([("embeddings", TensorProto.FLOAT, dim)], outputs, metadata)
-
-
-def query_encoder_graph(
-    scale: InputScale,
-    dim: int,
-    latents: Tower | None,
-    codes: Tower | None,
-    metadata: dict[str, str],
-) -> onnx.ModelProto:
-    """``embeddings`` -> ``latents`` and ``code_queries``, of the towers given."""
-    graph = GraphBuilder()
-    x = scaled(graph, "embeddings", scale)
-    outputs = []
-    if latents is not None:
-        residual_map(graph, x, latents.query_encoder, "latents", "latents")
-        outputs.append(("latents", TensorProto.FLOAT, latents.width))
-    if codes is not None and codes.quantizer is not None:
-        stages = codes.quantizer.codebooks.shape[0]
-        q = residual_map(graph, x, codes.query_encoder, "codes")
-        repeats = graph.weight("stages", np.array([1, stages], np.int64))
-        graph.add("Tile", q, repeats, name="code_queries")
-        outputs.append(("code_queries", TensorProto.FLOAT, codes.width * stages))
+        network = codes.query_encoder if queries else codes.encoder
+        z = residual_map(graph, x, network, "codes")
+        if queries:
+            stages = codes.quantizer.codebooks.shape[0]
+            repeats = graph.weight("stages", np.array([1, stages], np.int64))
+            graph.add("Tile", z, repeats, name="code_queries")
+            outputs.append(("code_queries", TensorProto.FLOAT, codes.width * stages))
+        else:
+            assign(graph, z, codes.quantizer, "codes")
+            outputs.append(("codes", TensorProto.UINT8, codes.quantizer.code_size))
     return graph.model([("embeddings", TensorProto.FLOAT, dim)], outputs, metadata)
 
 
