@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +11,7 @@ import typer
 
 from embedpress import __version__
 from embedpress.console import output, progress_bar, run, show, stopwatch, training_bar
-from embedpress.errors import UsageError
+from embedpress.errors import TargetWarning, UsageError
 
 app = typer.Typer(
     help="Compress BERT and ResNet embeddings 10 to 50 times and keep the search results.",
@@ -28,6 +29,21 @@ Threads = Annotated[
 ]
 Out = Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")]
 Model = Annotated[Path, typer.Option("-m", "--model", help="Compressor folder.")]
+CodeSize = Annotated[
+    str | None,
+    typer.Option(
+        help="Bytes of a code; 0 for none; auto for the fewest that reach --target-recall.",
+        show_default="32",
+    ),
+]
+TargetRecall = Annotated[
+    float | None,
+    typer.Option(help="Held-out recall@10 that --code-size auto reaches; 0.9 by default."),
+]
+TimeBudget = Annotated[
+    float | None,
+    typer.Option(help="Seconds of training at the most, for each size with --code-size auto."),
+]
 
 
 class What(str, Enum):
@@ -167,7 +183,8 @@ def fit_command(
     source: Annotated[Path, typer.Argument(metavar="EMB", help="Embeddings: folder or file.")],
     out: Out,
     n_components: Annotated[int, typer.Option(help="Floats of a latent; 0 for none.")] = 64,
-    code_size: Annotated[int, typer.Option(help="Bytes of a code; 0 for none.")] = 32,
+    code_size: CodeSize = None,
+    target_recall: TargetRecall = None,
     metric: Annotated[
         Metric | None, typer.Option(help="What near means; what EMB says by default.")
     ] = None,
@@ -178,11 +195,14 @@ def fit_command(
     batch_norm: Annotated[bool, typer.Option(help="Batch-normalise hidden layers.")] = False,
     noise: Annotated[float, typer.Option(help="Denoising: Gaussian noise, of the norm.")] = 0.0,
     mask: Annotated[float, typer.Option(help="Denoising: share of entries dropped.")] = 0.0,
+    mixup: Annotated[
+        float, typer.Option(help="Augmentation: step towards a neighbour; 0 for none.")
+    ] = 0.2,
     weight_decay: Annotated[float, typer.Option(help="Of AdamW.")] = 0.0,
-    epochs: Annotated[int, typer.Option(help="Passes over the vectors.")] = 30,
-    time_budget: Annotated[
-        float | None, typer.Option(help="Seconds of training at the most.")
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the vectors; 40 and 600 steps by default.")
     ] = None,
+    time_budget: TimeBudget = None,
     patience: Annotated[
         int | None, typer.Option(help="Stop after so many evaluations without a gain.")
     ] = None,
@@ -196,20 +216,24 @@ def fit_command(
     """Train a compressor: latents and codes, exported to ONNX and measured.
 
     Example: `embedpress fit embeddings -o model --n-components 64 --code-size 32`
+
+    Example: `embedpress fit embeddings -o model --target-recall 0.9`
     """
     from embedpress.autoencoder.estimator import Compressor
     from embedpress.autoencoder.fit import fit
-    from embedpress.autoencoder.pretrained import held_out_recall
+    from embedpress.autoencoder.judge import figures
 
     compressor = Compressor(
         n_components or None,
-        code_size or None,
+        _code_size(code_size, target_recall),
+        target_recall=target_recall,
         metric=metric.value if metric else _metric_of(source),
         hidden_sizes=_whole_numbers(hidden_sizes),
         dropout=dropout,
         batch_norm=batch_norm,
         noise=noise,
         mask=mask,
+        mixup=mixup,
         weight_decay=weight_decay,
         epochs=epochs,
         time_budget=time_budget,
@@ -221,21 +245,17 @@ def fit_command(
     )
     with stopwatch() as seconds, training_bar() as progress:
         config = fit(source, out, compressor, column=column, progress=progress)
-    held = held_out_recall(compressor)
+    found = figures(compressor)
     result = {
         "output": str(out),
         "fingerprint": config["fingerprint"],
         "dim": config["dim"],
         "n_components": config["n_components"],
         "code_size": config["code_size"],
-        "held_out_recall@10": held,
+        **found,
         "seconds": seconds(),
     }
-    lines = [f"compressor in {out}, {seconds():.0f} s"]
-    lines += [
-        f"  {name}: held-out recall@10 {f['trained']:.3f} (linear start {f['linear_start']:.3f})"
-        for name, f in held.items()
-    ]
+    lines = [f"compressor in {out}, {seconds():.0f} s", *_figure_lines(result)]
     show(result, as_json=as_json, text="\n".join(lines))
 
 
@@ -519,11 +539,12 @@ def run_command(
     column: Annotated[str, typer.Option(help="Column that holds the texts.")] = "text",
     id_column: Annotated[str | None, typer.Option(help="Column that holds the ids.")] = None,
     n_components: Annotated[int, typer.Option(help="Floats of a latent.")] = 64,
-    code_size: Annotated[int, typer.Option(help="Bytes of a code.")] = 32,
-    epochs: Annotated[int, typer.Option(help="Passes over the vectors.")] = 30,
-    time_budget: Annotated[
-        float | None, typer.Option(help="Seconds of training at the most.")
+    code_size: CodeSize = None,
+    target_recall: TargetRecall = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the vectors; 40 and 600 steps by default.")
     ] = None,
+    time_budget: TimeBudget = None,
     seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
     num_threads: Threads = None,
     as_json: Json = False,
@@ -542,13 +563,15 @@ def run_command(
         column=column,
         id_column=id_column,
         n_components=n_components,
-        code_size=code_size,
+        code_size=_code_size(code_size, target_recall),
+        target_recall=target_recall,
         epochs=epochs,
         time_budget=time_budget,
         seed=seed,
         num_threads=num_threads,
     )
     lines = [f"{name}: {path}" for name, path in result["outputs"].items()]
+    lines += ["compressor", *_figure_lines(result["compressor"])]
     show(result, as_json=as_json, text="\n".join(lines))
 
 
@@ -605,6 +628,41 @@ def _whole_numbers(text: str) -> tuple[int, ...]:
         raise UsageError(f"--hidden-sizes {text!r} must be whole numbers, as in 1024,512") from None
 
 
+def _code_size(text: str | None, target_recall: float | None) -> int | str | None:
+    """What --code-size says; without it a target is to be reached."""
+    if text is None:
+        return 32 if target_recall is None else "auto"
+    if text == "auto":
+        return text
+    try:
+        return int(text) or None
+    except ValueError:
+        raise UsageError(f"--code-size {text!r} must be a whole number or auto") from None
+
+
+def _figure_lines(found: dict[str, Any]) -> list[str]:
+    """What training achieved: a line a tower, and the sizes among which one was found."""
+    lines = []
+    stored = {"latents": 4 * (found["n_components"] or 0), "codes": found["code_size"]}
+    for name, held in found["held_out"].items():
+        method = held["start_method"]
+        lines.append(
+            f"  {name}: recall@10 {held['trained']:.3f} on held-out queries; "
+            f"{method} at the same {stored[name]} bytes: {held['start']:.3f}"
+        )
+        if held["fell_back"]:
+            lines.append(f"    training did not beat {method}: the start was kept")
+    if found["sizes"]:
+        lines.append("  bytes  start  trained")
+    for size in found["sizes"]:
+        trained = "-" if size["trained"] is None else f"{size['trained']:.3f}"
+        chosen = "  <- chosen" if size["code_size"] == found["code_size"] else ""
+        lines.append(f"  {size['code_size']:>5}  {size['start']:.3f}  {trained:>7}{chosen}")
+    if found["target_reached"] is False:
+        lines.append(f"  no size reaches recall@10 {found['target_recall']:g}: this is the largest")
+    return lines
+
+
 def _hit_lines(records: list[dict[str, Any]]) -> str:
     return "\n".join(
         f"{place:>3}. {record['score']:.4f}  {_shortened(record)}"
@@ -622,4 +680,6 @@ def _shortened(record: dict[str, Any], width: int = 100) -> str:
 
 def main() -> None:
     """Entry point: exit code 0, 1 (failed) or 2 (bad usage)."""
+    # The commands say it in their results.
+    warnings.simplefilter("ignore", TargetWarning)
     raise SystemExit(run(lambda: app(standalone_mode=True)))

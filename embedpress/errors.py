@@ -38,3 +38,7 @@ class MissingDependencyError(EmbedpressError, ImportError):
 
 class StorageError(EmbedpressError, OSError):
     """The disk refused: full, read-only, locked by another process."""
+
+
+class TargetWarning(UserWarning):
+    """A target that was not reached: the nearest to it was taken."""

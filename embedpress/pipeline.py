@@ -26,8 +26,9 @@ def run_pipeline(
     column: str = "text",
     id_column: str | None = None,
     n_components: int = 64,
-    code_size: int = 32,
-    epochs: int = 30,
+    code_size: int | str | None = 32,
+    target_recall: float | None = None,
+    epochs: int | None = None,
     time_budget: float | None = None,
     baselines: Sequence[str] = (),
     seed: int = 0,
@@ -44,7 +45,7 @@ def run_pipeline(
         The work folder; a step that is done there for the same input and options is kept.
     model, weights, column, id_column
         See :func:`embedpress.extract_text` and :func:`embedpress.extract_images`.
-    n_components, code_size, epochs, time_budget, seed
+    n_components, code_size, target_recall, epochs, time_budget, seed
         See :class:`embedpress.Compressor`; an `n_components` that the embeddings' dimensions
         do not allow is lowered.
     baselines : sequence of str
@@ -76,12 +77,14 @@ def run_pipeline(
     from embedpress.autoencoder.fit import fit
     from embedpress.index.build import build_index
     from embedpress.onnx.compress import compress
+    from embedpress.onnx.runtime import read_config
 
     say("extracting embeddings")
     embeddings = _extract(source, at["embeddings"], model, weights, column, id_column, num_threads)
     compressor = Compressor(
         min(n_components, embeddings.dim - 1) or None,
         code_size or None,
+        target_recall=target_recall,
         metric=embeddings.metric,
         epochs=epochs,
         time_budget=time_budget,
@@ -89,7 +92,8 @@ def run_pipeline(
         num_threads=num_threads,
     )
     steps = _Steps(work / "steps.json", compressor, embeddings, baselines)
-    if not steps.done("model", at["model"] / "config.json"):
+    measured = at["model"] / "metrics.json"
+    if not (steps.done("model", at["model"] / "config.json") and measured.is_file()):
         say("training the compressor")
         steps.restart()
         for name in ("codes", "latents"):
@@ -115,10 +119,13 @@ def run_pipeline(
         say("building the index")
         build_index(at[kinds[0]], at["model"], at["index"], seed=seed, num_threads=num_threads)
         steps.finish("index")
+    config, figures = read_config(at["model"]), json.loads(measured.read_text(encoding="utf-8"))
+    del figures["history"]
     result = {
         "outputs": {name: str(path) for name, path in at.items()},
         "count": embeddings.count,
         "dim": embeddings.dim,
+        "compressor": {name: config[name] for name in ("n_components", "code_size")} | figures,
     }
     return result | _judge(at, at[kinds[-1]], steps, baselines, seed, num_threads, say)
 

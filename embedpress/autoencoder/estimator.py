@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import numbers
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,22 +15,26 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from embedpress.autoencoder.judge import kept_record, leave_one_out_recall, runs
 from embedpress.autoencoder.neighbors import Neighborhoods
 from embedpress.autoencoder.network import InputScale, ResidualMap, Tower
+from embedpress.autoencoder.options import AUTO, check_options
 from embedpress.autoencoder.quantizer import AdditiveQuantizer
+from embedpress.autoencoder.sizing import DEFAULT_TARGET, chosen_size, ladder, train_sizes
 from embedpress.autoencoder.start import principal_axes, residual_codebooks, rotation
 from embedpress.autoencoder.trainer import Record, TrainerOptions, Validation, train_tower
-from embedpress.errors import InputError, UsageError
+from embedpress.errors import InputError, TargetWarning, UsageError
 from embedpress.threads import check_threads, faiss_threads
 from embedpress.vectors import check_codes, check_vectors
-from embedpress.vectors.check import check_metric
 
 Floats = NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
+TrainOne = Callable[[str, Tower], list[Record]]
 
-METRICS = ("cosine", "ip", "l2")
 SEEDS, NEIGHBORS, ANCHORS = 16, 64, 512
 """A batch: the nearest 64 vectors of each of 16 seeds, and 512 of these as anchors."""
+FEWEST_QUERIES = 10
+"""Held-out queries below which none are held out: their recall would say nothing."""
 
 
 class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -42,8 +48,10 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
     ----------
     n_components : int or None, default 64
         Dimensions of a latent, fewer than the embeddings'. None trains no latents.
-    code_size : int or None, default 32
-        Bytes of a code. None trains no codes.
+    code_size : int, "auto" or None, default 32
+        Bytes of a code. "auto" trains several sizes and takes the smallest of 8, 16, 24,
+        32, 48, 64, 96, 128, 192 and 256 that reaches `target_recall`; where none does, the
+        largest, with a :class:`~embedpress.errors.TargetWarning`. None trains no codes.
     metric : {"cosine", "ip", "l2"}, default "cosine"
         What "near" means among the embeddings.
     hidden_sizes : sequence of int, default (1024,)
@@ -56,23 +64,35 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         Denoising: inputs get Gaussian noise of `noise` times their norm and lose a share
         `mask` of their entries, targets stay clean (Vincent et al., "Extracting and
         Composing Robust Features with Denoising Autoencoders", 2008).
+    mixup : float, default 0.2
+        Standard deviation of the step that a training vector takes towards (or away from)
+        a vector of its neighbourhood, before the teacher scores it: augmentation against
+        overfitting, after Zhang et al., "mixup: Beyond Empirical Risk Minimization" (2018),
+        and Chawla et al., "SMOTE" (2002). 0 for none.
+    target_recall : float or None, default None
+        Held-out recall@10 that a `code_size` of "auto" has to reach, in (0, 1]; None is
+        0.9. It is measured among at most 20,000 of the training vectors: among more
+        vectors a search finds less, so leave a margin.
     groups : int or None, default None
         Slices of the code's latent with codebooks of their own; `code_size` must be a
         multiple. `code_size` groups make a product quantizer, one group a residual
         quantizer. None chooses.
-    epochs : int, default 30
-        Passes over the training vectors, for each tower.
+    epochs : int or None, default None
+        Passes over the training vectors, for each tower; None makes 40, and more where these
+        are fewer than 600 steps.
     time_budget : float or None, default None
         Seconds for both towers; the learning rate falls to its end within it. With a
-        budget two runs differ, since a clock decides.
+        budget two runs differ, since a clock decides. It holds for each training: every
+        size that a `code_size` of "auto" tries takes the codes' share of it again.
     learning_rate, weight_decay : float
         Of AdamW, for the residual networks and the codebooks.
     temperature : float, default 0.05
         Of the teacher's neighbour distribution, in units of the mean squared norm.
-    reconstruction_weight, commitment_weight : float, default 1 and 1
+    reconstruction_weight, commitment_weight : float, default 0.5 and 2
         Of the reconstruction error and of the pull between latents and codewords.
     monitor : {"recall", "loss"}, default "recall"
-        Held-out recall@10 or training loss decides which weights are kept.
+        Held-out recall@10 or training loss decides which weights are kept; by either,
+        those of the start where training ends with a lower recall than it began with.
     patience : int or None, default None
         Evaluations without a better figure that are put up with: training stops at the
         next one. None never stops early.
@@ -91,7 +111,14 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
     scale_ : InputScale
     history_ : dict of str to list of dict
         For "latents" and "codes" one record an evaluation: step, seconds, loss and its
-        parts, held-out recall@10.
+        parts, held-out recall@10. The first is the start.
+    sizes_ : list of dict
+        For a `code_size` of "auto" what was found of each size: ``code_size``, ``start``
+        and ``trained``, held-out recall@10 before and after training, the latter None
+        where the size was not trained. Else empty. One that starts below a smaller one is
+        never trained.
+    code_size_ : int or None
+    fell_back_ : dict of str to bool
     n_features_in_ : int
         Dimensions of the embeddings.
 
@@ -104,7 +131,7 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
     def __init__(
         self,
         n_components: int | None = 64,
-        code_size: int | None = 32,
+        code_size: int | str | None = 32,
         *,
         metric: str = "cosine",
         hidden_sizes: Sequence[int] = (1024,),
@@ -112,14 +139,16 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         batch_norm: bool = False,
         noise: float = 0.0,
         mask: float = 0.0,
+        mixup: float = 0.2,
+        target_recall: float | None = None,
         groups: int | None = None,
-        epochs: int = 30,
+        epochs: int | None = None,
         time_budget: float | None = None,
         learning_rate: float = 1e-3,
         weight_decay: float = 0.0,
         temperature: float = 0.05,
-        reconstruction_weight: float = 1.0,
-        commitment_weight: float = 1.0,
+        reconstruction_weight: float = 0.5,
+        commitment_weight: float = 2.0,
         monitor: str = "recall",
         patience: int | None = None,
         validation_fraction: float = 0.05,
@@ -136,6 +165,8 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         self.batch_norm = batch_norm
         self.noise = noise
         self.mask = mask
+        self.mixup = mixup
+        self.target_recall = target_recall
         self.groups = groups
         self.epochs = epochs
         self.time_budget = time_budget
@@ -180,20 +211,35 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
             An option that cannot be.
         """
         x = check_vectors(X, metric=self.metric)
-        self._check_options(x.shape[1])
+        dim = x.shape[1]
+        check_options(self.get_params(), dim)
+        auto = self.code_size == AUTO
+        sizes = ladder(self.groups, dim=dim, metric=self.metric) if auto else []
         if len(x) < 2:
             raise InputError("one embedding has no neighbours to keep: give at least 2")
+        if auto and not self._held_out(len(x)):
+            raise InputError(
+                f"code_size='auto' is found by held-out queries, and {len(x)} vectors leave fewer "
+                f"than {FEWEST_QUERIES} at validation_fraction={self.validation_fraction}: give "
+                "more vectors, a larger fraction or a number as code_size"
+            )
         with self._training():
-            self.n_features_in_ = x.shape[1]
+            self.n_features_in_ = dim
             norms = np.einsum("ij,ij->i", x, x, dtype=np.float64)
             scale = float(np.sqrt(norms.mean())) if self.metric != "cosine" else 1.0
             self.scale_ = InputScale(self.metric, scale or 1.0)
-            unit = self._sample(x)
-            train, validation = self._split(unit)
-            self.latent_tower_ = self._start_latents(train) if self.n_components else None
-            self.code_tower_ = self._start_codes(train) if self.code_size else None
+            train, validation = self._split(self._sample(x))
             self.history_: dict[str, list[Record]] = {}
-            self._train(train, validation, progress)
+            self.sizes_: list[dict[str, Any]] = []
+            self.latent_tower_ = self._start_latents(train) if self.n_components else None
+            self.code_tower_: Tower | None = None
+            if isinstance(self.code_size, numbers.Integral):
+                self.code_tower_ = self._start_codes(train, int(self.code_size))
+            starts = {size: self._start_codes(train, size) for size in sizes}
+            train_one = self._trainer(train, validation, progress)
+            self._train(train_one)
+            if validation is not None and starts:
+                self._choose_size(starts, validation, train_one)
         return self
 
     def partial_fit(
@@ -201,55 +247,95 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
     ) -> Compressor:
         """Continue training on `X` for `epochs` more, from the present weights.
 
-        Parameters and errors as in :meth:`fit`; the first call is :meth:`fit`.
+        Parameters and errors as in :meth:`fit`; the first call is :meth:`fit`. A code size
+        that was found stays.
         """
         if not hasattr(self, "scale_"):
             return self.fit(X, progress=progress)
         x = check_vectors(X, dim=self.n_features_in_, metric=self.metric)
-        self._check_options(x.shape[1])
+        check_options(self.get_params(), x.shape[1])
         with self._training():
             train, validation = self._split(self._sample(x))
-            self._train(train, validation, progress)
+            self._train(self._trainer(train, validation, progress))
         return self
 
-    def _train(
-        self, train: Floats, validation: Validation | None, progress: Progress | None
+    def _train(self, train_one: TrainOne) -> None:
+        for name, tower in (("latents", self.latent_tower_), ("codes", self.code_tower_)):
+            if tower is not None:
+                self.history_.setdefault(name, []).extend(train_one(name, tower))
+
+    def _choose_size(
+        self, starts: dict[int, Tower], validation: Validation, train_one: TrainOne
     ) -> None:
-        towers = [
-            (name, tower)
-            for name, tower in (("latents", self.latent_tower_), ("codes", self.code_tower_))
-            if tower is not None
+        """Train towers of `starts`, and keep the smallest that reaches the target."""
+        target = self.target_recall or DEFAULT_TARGET
+        device = torch.device(self.device)
+        before = {size: validation.recall(starts[size].to(device), device) for size in starts}
+        histories: dict[int, list[Record]] = {}
+
+        def train(size: int) -> float:
+            histories[size] = train_one(f"codes of {size} bytes", starts[size])
+            return float(kept_record(histories[size], self.monitor)["recall"])
+
+        trained = train_sizes(before, train, target)
+        chosen = chosen_size(trained, target)
+        self.code_tower_ = starts[chosen]
+        self.history_["codes"] = histories[chosen]
+        self.sizes_ = [
+            {"code_size": size, "start": before[size], "trained": trained.get(size)}
+            for size in before
         ]
+        if trained[chosen] < target:
+            warnings.warn(
+                f"no code size reaches recall@10 {target:g}: {chosen} bytes, the largest, "
+                f"reach {trained[chosen]:.3f}",
+                TargetWarning,
+                stacklevel=3,
+            )
+
+    def _trainer(
+        self, train: Floats, validation: Validation | None, progress: Progress | None
+    ) -> TrainOne:
+        """A function that trains a tower in place, by its name, and returns its history."""
         neighborhoods = Neighborhoods(
             train, self.metric, seeds=SEEDS, size=NEIGHBORS, anchors=ANCHORS
         )
         device = torch.device(self.device)
-        for name, tower in towers:
+        options = self._trainer_options()
+
+        def train_one(name: str, tower: Tower) -> list[Record]:
             tower.to(device)
+            start = copy.deepcopy(tower.state_dict())
             records = train_tower(
                 tower,
                 train,
                 neighborhoods,
                 validation,
-                self._trainer_options(len(towers)),
+                options,
                 device=device,
                 on_step=None if progress is None else _named(progress, name),
             )
-            self.history_.setdefault(name, []).extend(records)
+            # By loss the trainer may have kept weights of a lower recall than the start's.
+            if kept_record(records, self.monitor) is records[0]:
+                tower.load_state_dict(start)
+            return records
+
+        return train_one
 
     def _start_latents(self, train: Floats) -> Tower:
         assert self.n_components is not None
         axes, mean, _ = principal_axes(train, self.n_components)
         return self._tower(axes, mean, None)
 
-    def _start_codes(self, train: Floats) -> Tower:
-        assert self.code_size is not None
-        groups = self.code_groups()
+    def _start_codes(self, train: Floats, code_size: int) -> Tower:
+        groups = code_size if self.groups is None else self.groups
         width = min(train.shape[1], max(512, groups)) // groups * groups
         axes, mean = rotation(train, width, groups)
         z = np.ascontiguousarray((train - mean) @ axes.T)
-        books = residual_codebooks(z, self.code_size // groups, groups, seed=self.seed)
-        return self._tower(axes, mean, AdditiveQuantizer(torch.from_numpy(books)))
+        books = residual_codebooks(z, code_size // groups, groups, seed=self.seed)
+        # Every size starts as it would alone, so that one that is found is as good as given.
+        with torch.random.fork_rng(devices=[]):
+            return self._tower(axes, mean, AdditiveQuantizer(torch.from_numpy(books)))
 
     def _tower(self, axes: Floats, mean: Floats, quantizer: AdditiveQuantizer | None) -> Tower:
         weight, centre = torch.from_numpy(axes), torch.from_numpy(mean)
@@ -272,7 +358,30 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         """Slices of the code's latent: `groups`, or what suits `code_size` where None."""
         if self.code_size is None:
             raise UsageError("a compressor with code_size=None has no codes and no groups")
-        return self.code_size if self.groups is None else self.groups
+        if self.groups is not None:
+            return self.groups
+        if isinstance(self.code_size, str):
+            return self._need_codes()[1].code_size
+        return self.code_size
+
+    @property
+    def code_size_(self) -> int | None:
+        """Bytes of a code, the found ones where `code_size` is "auto"; None without codes."""
+        check_is_fitted(self, "scale_")
+        return self._need_codes()[1].code_size if self.code_tower_ is not None else None
+
+    @property
+    def fell_back_(self) -> dict[str, bool]:
+        """For "latents" and "codes": True where training did not beat the start, which was kept.
+
+        The start is PCA for latents; for codes it is OPQ, or with fewer `groups` than bytes
+        a product-residual quantizer. Training is judged as `monitor` says.
+        """
+        check_is_fitted(self, "scale_")
+        return {
+            name: all(kept_record(run, self.monitor) is run[0] for run in runs(records))
+            for name, records in self.history_.items()
+        }
 
     def _sample(self, x: Floats) -> Floats:
         if len(x) > self.max_samples:
@@ -280,9 +389,14 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
             x = x[np.sort(rows)]
         return self.scale_(torch.from_numpy(x)).numpy()  # type: ignore[no-any-return]
 
+    def _held_out(self, n: int) -> int:
+        """How many of `n` vectors are held out as queries."""
+        queries = min(int(min(n, self.max_samples) * self.validation_fraction), 2000)
+        return queries if queries >= FEWEST_QUERIES else 0
+
     def _split(self, unit: Floats) -> tuple[Floats, Validation | None]:
-        held_out = min(int(len(unit) * self.validation_fraction), 2000)
-        if held_out < 10:
+        held_out = self._held_out(len(unit))
+        if not held_out:
             return unit, None
         order = np.random.default_rng(self.seed + 1).permutation(len(unit))
         train = np.ascontiguousarray(unit[np.sort(order[held_out:])])
@@ -290,7 +404,8 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         base = unit[np.sort(order[held_out : held_out + 20_000])]
         return train, Validation(base, unit[order[:held_out]], metric=self.metric)
 
-    def _trainer_options(self, n_towers: int) -> TrainerOptions:
+    def _trainer_options(self) -> TrainerOptions:
+        n_towers = (self.n_components is not None) + (self.code_size is not None)
         return TrainerOptions(
             metric=self.metric,
             epochs=self.epochs,
@@ -302,78 +417,11 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
             commitment_weight=self.commitment_weight,
             noise=self.noise,
             mask=self.mask,
+            mixup=self.mixup,
             monitor=self.monitor,
             patience=self.patience,
             seed=self.seed,
         )
-
-    def _check_options(self, dim: int) -> None:
-        for name in ("n_components", "code_size", "groups", "patience", "num_threads"):
-            value = getattr(self, name)
-            if value is not None and not _is_whole(value):
-                raise UsageError(f"{name}={value!r} must be a whole number or None")
-        for name, lowest in (("epochs", 0), ("seed", 0), ("max_samples", 2)):
-            value = getattr(self, name)
-            if not _is_whole(value) or not lowest <= value <= 2**30:
-                raise UsageError(f"{name}={value!r} must be a whole number from {lowest} to 2**30")
-        check_metric(self.metric)
-        if self.n_components is None and self.code_size is None:
-            raise UsageError("nothing to train: give n_components, code_size or both")
-        if self.n_components is not None and not 1 <= self.n_components < dim:
-            raise UsageError(
-                f"n_components={self.n_components} must lie between 1 and {dim - 1}, "
-                f"below the embeddings' {dim} dimensions"
-            )
-        if self.code_size is not None:
-            groups = self.code_groups()
-            if not 1 <= self.code_size <= 4 * dim:
-                raise UsageError(
-                    f"code_size={self.code_size} must lie between 1 and the {4 * dim} bytes "
-                    "of an embedding"
-                )
-            if groups > dim:
-                raise UsageError(
-                    f"code_size={self.code_size} makes {groups} slices of only {dim} dimensions: "
-                    "give a smaller code_size, or fewer groups"
-                )
-            if groups < 1 or self.code_size % groups:
-                raise UsageError(f"groups={groups} must divide code_size={self.code_size}")
-            if self.metric == "l2" and groups != self.code_size:
-                raise UsageError(
-                    f"metric 'l2' needs one codebook a slice, groups={self.code_size} like "
-                    f"code_size, not {groups}: distances to a sum of codewords cannot be "
-                    "looked up codeword by codeword"
-                )
-        if self.monitor not in ("recall", "loss"):
-            raise UsageError(f"monitor={self.monitor!r} must be 'recall' or 'loss'")
-        for name in ("dropout", "mask", "validation_fraction"):
-            if not 0 <= self._number(name) < 1:
-                raise UsageError(f"{name}={getattr(self, name)} must lie in [0, 1)")
-        for name in ("noise", "weight_decay", "reconstruction_weight", "commitment_weight"):
-            if not 0 <= self._number(name) < float("inf"):
-                raise UsageError(f"{name}={getattr(self, name)} must be zero or more")
-        for name in ("temperature", "learning_rate"):
-            if not 0 < self._number(name) < float("inf"):
-                raise UsageError(f"{name}={getattr(self, name)} must be more than zero")
-        if self.time_budget is not None and not self._number("time_budget") > 0:
-            raise UsageError(f"time_budget={self.time_budget} must be more than zero seconds")
-        if self.patience is not None and self.patience < 0:
-            raise UsageError(f"patience={self.patience} must be zero or more")
-        hidden = self.hidden_sizes
-        if not isinstance(hidden, Iterable) or not all(_is_whole(n) and n >= 1 for n in hidden):
-            raise UsageError(f"hidden_sizes={hidden!r} must be a list of whole numbers from 1 on")
-        check_threads(self.num_threads)
-        try:
-            torch.empty(0, device=self.device)
-        except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
-            first = str(error).splitlines()[0]
-            raise UsageError(f"device {self.device!r} cannot be used here: {first}") from None
-
-    def _number(self, name: str) -> float:
-        value = getattr(self, name)
-        if not isinstance(value, numbers.Real):
-            raise UsageError(f"{name}={value!r} must be a number")
-        return float(value)
 
     # -- use --------------------------------------------------------------------------
 
@@ -476,8 +524,6 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         float
             In [0, 1]; the row itself is left out of both sides.
         """
-        from embedpress.autoencoder.judge import leave_one_out_recall
-
         check_is_fitted(self, "scale_")
         x = self._embeddings(X)
         if self.code_tower_ is not None:
@@ -542,10 +588,6 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
                 yield
         finally:
             torch.set_num_threads(before)
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def _named(progress: Progress, name: str) -> Callable[[int, int], None]:

@@ -41,7 +41,8 @@ def fit(
     Returns
     -------
     dict
-        config.json of the folder.
+        config.json of the folder; what was measured is in the compressor, see
+        :func:`embedpress.autoencoder.judge.figures`.
 
     Raises
     ------

@@ -1,10 +1,104 @@
-"""recall of compressed search where every vector asks for its own neighbours."""
+"""How well a compressor keeps neighbours: its score, and the held-out figures of its training."""
 
 from __future__ import annotations
+
+import itertools
+import math
+from typing import TYPE_CHECKING, Any
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
+
+from embedpress.autoencoder.sizing import DEFAULT_TARGET
+from embedpress.autoencoder.trainer import Record
+
+if TYPE_CHECKING:
+    from embedpress.autoencoder.estimator import Compressor
+
+
+def runs(records: list[Record]) -> list[list[Record]]:
+    """A tower's history cut into its trainings, each from its step 0 on."""
+    starts = [i for i, record in enumerate(records) if i and not record.get("step")]
+    edges = [0, *starts, len(records)] if records else []
+    return [records[i:j] for i, j in itertools.pairwise(edges)]
+
+
+def kept_record(run: list[Record], monitor: str) -> Record:
+    """The evaluation whose weights a training is left with.
+
+    It is the first one with the best figure that `monitor` names; where that was never
+    measured, the last one. A lower loss is no gain if it lost neighbours: weights of lower
+    held-out recall than those at step 0 give way to these.
+    """
+    sign = -1 if monitor == "recall" else 1
+    judged = [record for record in run if math.isfinite(record.get(monitor, math.nan))]
+    best = min(judged, key=lambda record: sign * float(record[monitor]), default=run[-1])
+    lost = best.get("recall", math.inf) < run[0].get("recall", -math.inf)
+    return run[0] if lost else best
+
+
+def start_method(compressor: Compressor, tower: str) -> str:
+    """What a tower is before training.
+
+    Returns
+    -------
+    {"PCA", "OPQ", "PRQ"}
+        PCA for latents. A code with a codebook a slice starts as optimized product
+        quantization in its parametric form (Ge et al., 2013), any other as a product-residual
+        quantizer.
+    """
+    if tower == "latents":
+        return "PCA"
+    return "OPQ" if compressor.code_groups() == compressor.code_size_ else "PRQ"
+
+
+def held_out_recall(compressor: Compressor) -> dict[str, dict[str, Any]]:
+    """recall@10 on held-out queries of each tower, beside that of its start at equal bytes.
+
+    Returns
+    -------
+    dict of str to dict
+        For "latents" and "codes", where it was measured: ``trained`` and ``start``, in
+        [0, 1]; ``start_method``, see :func:`start_method`; ``fell_back``, True where
+        training did not beat the start, whose weights were kept. After
+        :meth:`~embedpress.Compressor.partial_fit`, ``trained`` is by the queries of the
+        last call and ``start`` by those of the first.
+    """
+    figures: dict[str, dict[str, Any]] = {}
+    fell_back = compressor.fell_back_
+    for name, records in compressor.history_.items():
+        trained = kept_record(runs(records)[-1], compressor.monitor)
+        if "recall" in trained and "recall" in records[0]:
+            figures[name] = {
+                "trained": trained["recall"],
+                "start": records[0]["recall"],
+                "start_method": start_method(compressor, name),
+                "fell_back": fell_back[name],
+            }
+    return figures
+
+
+def figures(compressor: Compressor) -> dict[str, Any]:
+    """All that was measured in training, but for the history.
+
+    Returns
+    -------
+    dict
+        ``held_out``, see :func:`held_out_recall`; ``sizes``, see the estimator's `sizes_`;
+        ``target_recall`` and ``target_reached``, None where `code_size` was given.
+    """
+    target = reached = None
+    if compressor.sizes_:
+        target = compressor.target_recall or DEFAULT_TARGET
+        trained = {size["code_size"]: size["trained"] for size in compressor.sizes_}
+        reached = trained[compressor.code_size_] >= target
+    return {
+        "held_out": held_out_recall(compressor),
+        "sizes": compressor.sizes_,
+        "target_recall": target,
+        "target_reached": reached,
+    }
 
 
 def leave_one_out_recall(

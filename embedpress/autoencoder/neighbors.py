@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import faiss
 import numpy as np
@@ -11,6 +12,17 @@ from numpy.typing import NDArray
 
 STEPS_AHEAD = 64
 """Batches whose neighbours are searched together: one large matrix product, not many."""
+
+
+Rows = NDArray[np.int64]
+
+
+class Batch(NamedTuple):
+    """Rows of the vectors: documents, for each a vector of its neighbourhood, and anchors."""
+
+    documents: Rows
+    partners: Rows
+    anchors: Rows
 
 
 @dataclass(frozen=True)
@@ -44,16 +56,16 @@ class Neighborhoods:
         """Batches after which each vector was drawn about once."""
         return max(1, round(len(self.vectors) / (self.seeds * self.size)))
 
-    def batches(
-        self, rng: np.random.Generator
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Endless (documents, anchors), as rows of the vectors."""
+    def batches(self, rng: np.random.Generator) -> Iterator[Batch]:
+        """Endless batches."""
         kind = faiss.METRIC_L2 if self.metric == "l2" else faiss.METRIC_INNER_PRODUCT
         size = min(self.size, len(self.vectors))
         while True:
             seeds = rng.integers(0, len(self.vectors), STEPS_AHEAD * self.seeds)
             found = faiss.knn(self.vectors[seeds], self.vectors, size, metric=kind)[1]
             for lists in found.reshape(STEPS_AHEAD, -1):
-                documents = np.unique(lists)
+                documents, first = np.unique(lists, return_index=True)
                 anchors = rng.choice(documents, min(self.anchors, len(documents)), replace=False)
-                yield documents, anchors
+                # Another place in the list that a document was first met in.
+                place = first // size * size + rng.integers(0, size, len(documents))
+                yield Batch(documents, lists[place], anchors)

@@ -15,7 +15,9 @@ from sklearn.utils.validation import check_is_fitted
 from embedpress import __version__
 from embedpress.autoencoder.card import model_card
 from embedpress.autoencoder.estimator import Compressor
+from embedpress.autoencoder.judge import figures
 from embedpress.autoencoder.network import InputScale, ResidualMap, Tower
+from embedpress.autoencoder.options import AUTO, check_code_size, check_options
 from embedpress.autoencoder.quantizer import CODEBOOK_SIZE, AdditiveQuantizer
 from embedpress.autoencoder.trainer import Record
 from embedpress.errors import FormatError, UsageError
@@ -65,7 +67,7 @@ def save(
         raise UsageError(f"{out} is a file: give a folder to write to")
     with storage_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-    metrics = {"held_out": held_out_recall(compressor), "history": compressor.history_}
+    metrics = {**figures(compressor), "history": compressor.history_}
     # config.json goes last: a folder without one is not yet a compressor.
     remove(out / "config.json")
     write_atomic(out / "model.safetensors", tensors_to_bytes(_tensors(compressor)))
@@ -104,7 +106,7 @@ def load_compressor(folder: str | Path) -> Compressor:
     try:
         parameters = config["parameters"].items()
         compressor = Compressor(**{k: v for k, v in parameters if k not in MACHINE})
-        compressor._check_options(config["dim"])
+        check_options(compressor.get_params(), config["dim"])
         compressor.n_features_in_ = config["dim"]
         compressor.scale_ = InputScale(config["metric"], float(tensors["scale"]))
         compressor.latent_tower_ = _tower(tensors, "latents", compressor)
@@ -113,25 +115,8 @@ def load_compressor(folder: str | Path) -> Compressor:
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FormatError(f"{path} does not hold the compressor it describes: {first}") from None
-    compressor.history_ = _history(path / "metrics.json")
+    compressor.history_, compressor.sizes_ = _measured(path / "metrics.json", compressor)
     return compressor
-
-
-def held_out_recall(compressor: Compressor) -> dict[str, dict[str, float]]:
-    """recall@10 on held-out queries, at the linear start and as trained, for each tower."""
-    figures: dict[str, dict[str, float]] = {}
-    for name, records in compressor.history_.items():
-        # partial_fit() starts a run of its own, and the weights kept are of the last one.
-        start = max((i for i, record in enumerate(records) if not record.get("step")), default=0)
-        run = [record for record in records[start:] if "recall" in record]
-        if not run or "recall" not in records[0]:
-            continue
-        kept = max(run, key=lambda record: float(record["recall"]))
-        if compressor.monitor == "loss":
-            judged = [record for record in run if "loss" in record]
-            kept = min(judged, key=lambda record: float(record["loss"]), default=run[0])
-        figures[name] = {"linear_start": records[0]["recall"], "trained": kept["recall"]}
-    return figures
 
 
 def _config(compressor: Compressor, source: dict[str, Any]) -> dict[str, Any]:
@@ -154,7 +139,7 @@ def _config(compressor: Compressor, source: dict[str, Any]) -> dict[str, Any]:
         "dim": compressor.n_features_in_,
         "metric": compressor.metric,
         "n_components": parameters["n_components"],
-        "code_size": parameters["code_size"],
+        "code_size": compressor.code_size_,
         "stages": stages,
         "groups": groups,
         "code_width": width,
@@ -223,8 +208,15 @@ def _check_fit(compressor: Compressor, config: dict[str, Any]) -> None:
         if config[name] != value:
             raise ValueError(f"{name} is {value!r}, not {config[name]!r}")
     for name in ("metric", "n_components", "code_size"):
-        if getattr(compressor, name) != config[name]:
+        value = getattr(compressor, name)
+        found = name == "code_size" and value == AUTO and quantizer is not None
+        if value != config[name] and not found:
             raise ValueError(f"the parameters have another {name}")
+    if quantizer is not None:
+        # One that was found has passed no check of the options.
+        check_code_size(
+            quantizer.code_size, compressor.groups, dim=config["dim"], metric=config["metric"]
+        )
     if not 0 < float(compressor.scale_.scale) < float("inf"):
         raise ValueError("the scale is not a positive number")
     for tower in (latents, codes):
@@ -240,14 +232,30 @@ def _check_fit(compressor: Compressor, config: dict[str, Any]) -> None:
                 raise ValueError(f"a layer of {tuple(network.linear.weight.shape)}, not {shape}")
 
 
-def _history(file: Path) -> dict[str, list[Record]]:
-    """The history in metrics.json; without it, or damaged, a compressor is one all the same."""
+def _measured(
+    file: Path, compressor: Compressor
+) -> tuple[dict[str, list[Record]], list[dict[str, Any]]]:
+    """History and sizes of metrics.json; without it, or damaged, a compressor is one all the same.
+
+    They hold nothing but numbers, of the towers that there are.
+    """
+    nothing: tuple[dict[str, list[Record]], list[dict[str, Any]]] = ({}, [])
     try:
         if file.stat().st_size > METRICS_LIMIT:
-            return {}
-        history: dict[str, list[Record]] = json.loads(file.read_text("utf-8"))["history"]
+            return nothing
+        metrics = json.loads(file.read_text("utf-8"))
+        history, sizes = metrics["history"], metrics.get("sizes", [])
         records = [record for records in history.values() for record in records]
         plain = all(type(value) in (int, float) for one in records for value in one.values())
-        return history if plain else {}
+        towers = {"latents": compressor.latent_tower_, "codes": compressor.code_tower_}
+        named = all(towers.get(name) is not None and history[name] for name in history)
+        recalls = {size["code_size"]: (size["start"], size["trained"]) for size in sizes}
+        sized = all(
+            type(size) is int and type(start) is float and type(trained) in (float, type(None))
+            for size, (start, trained) in recalls.items()
+        )
+        # What was chosen was trained.
+        chosen = not sizes or recalls[compressor.code_size_][1] is not None
+        return (history, sizes) if plain and named and sized and chosen else nothing
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return {}
+        return nothing

@@ -52,8 +52,9 @@ class AdditiveQuantizer(nn.Module):
             book = self.codebooks[stage]
             # argmax of <r, c> - |c|^2 / 2 is argmin of |r - c|^2, with half the arithmetic.
             half_norms = book.square().sum(-1).unsqueeze(1) / 2
-            scores = torch.matmul(residual, book.transpose(1, 2)) - half_norms
-            index = scores.argmax(-1)
+            scores = torch.baddbmm(-half_norms, residual, book.transpose(1, 2))
+            # max is twice as fast as argmax.
+            index = scores.max(-1).indices
             chosen.append(index.transpose(0, 1))
             if stage + 1 < stages:
                 residual = residual - _rows_of(book, index)

@@ -17,8 +17,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from embedpress.autoencoder.losses import neighbor_distillation, reconstruction, similarity
-from embedpress.autoencoder.neighbors import Neighborhoods
+from embedpress.autoencoder.neighbors import Batch, Neighborhoods
 from embedpress.autoencoder.network import Tower
+
+PASSES, FEWEST_STEPS = 40, 600
+"""Of a training whose epochs were not given."""
+DECODER_STRIDE = 4
+"""One document in so many trains the decoder's network ..."""
+FULLY_READ = 256
+"""... of a batch of more than so many documents."""
 
 Record = dict[str, Any]
 """One line of a training history."""
@@ -29,7 +36,7 @@ class TrainerOptions:
     """What a training run is told; see :class:`embedpress.Compressor` for each."""
 
     metric: str
-    epochs: int
+    epochs: int | None
     time_budget: float | None
     learning_rate: float
     weight_decay: float
@@ -38,6 +45,7 @@ class TrainerOptions:
     commitment_weight: float
     noise: float
     mask: float
+    mixup: float
     monitor: str
     patience: int | None
     seed: int
@@ -109,6 +117,13 @@ def _in_blocks(
     return np.ascontiguousarray(np.concatenate(blocks))
 
 
+def planned_steps(epochs: int | None, steps_per_epoch: int) -> int:
+    """Steps of a training: those of `epochs`, or 40 passes and 600 steps at the least."""
+    if epochs is None:
+        return max(PASSES * steps_per_epoch, FEWEST_STEPS)
+    return epochs * steps_per_epoch
+
+
 def train_tower(
     tower: Tower,
     x: NDArray[np.float32],
@@ -145,7 +160,7 @@ def train_tower(
     vectors = torch.from_numpy(x)
     optimizer = _optimizer(tower, options)
     rates = [group["lr"] for group in optimizer.param_groups]
-    total = options.epochs * neighborhoods.steps_per_epoch
+    total = planned_steps(options.epochs, neighborhoods.steps_per_epoch)
     every = max(1, min(total // 10, 250))
     history: list[Record] = []
     best = _Best(options, tower)
@@ -162,7 +177,7 @@ def train_tower(
         return best.update(record, tower)
 
     evaluate()
-    for documents, anchors in neighborhoods.batches(rng):
+    for batch in neighborhoods.batches(rng):
         if total == 0:
             break
         elapsed = time.monotonic() - started
@@ -173,7 +188,7 @@ def train_tower(
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * _schedule(step, done)
         tower.train()
-        parts = _losses(tower, vectors, documents, anchors, options, device)
+        parts = _losses(tower, vectors, batch, options, device)
         optimizer.zero_grad(set_to_none=True)
         parts["loss"].backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -197,30 +212,59 @@ def train_tower(
 def _losses(
     tower: Tower,
     vectors: Tensor,
-    documents: NDArray[np.int64],
-    anchors: NDArray[np.int64],
+    batch: Batch,
     options: TrainerOptions,
     device: torch.device,
 ) -> dict[str, Tensor]:
-    clean = vectors[documents].to(device)
-    asked = vectors[anchors].to(device)
+    documents, partners = vectors[batch.documents], vectors[batch.partners]
+    clean = mixed(documents, partners, options.mixup, options.metric).to(device)
+    asked = vectors[batch.anchors].to(device)
     latent = tower.encoder(_corrupt(clean, options))
     commitment = latent.new_zeros(())
     if tower.quantizer is not None:
         latent, commitment = tower.quantizer.straight_through(latent)
     queries = tower.query_encoder(_corrupt(asked, options))
-    own = torch.from_numpy(anchors[:, None] == documents[None, :]).to(device)
+    own = torch.from_numpy(batch.anchors[:, None] == batch.documents[None, :]).to(device)
     teacher = similarity(asked, clean, options.metric) / options.temperature
     sharpness = tower.log_scale.exp() / options.temperature
     student = similarity(queries, latent, options.metric) * sharpness
     distillation = neighbor_distillation(teacher, student, own)
-    error = reconstruction(clean, tower.decoder(latent))
+    # The decoder's linear part shapes the latents; its network only learns to read them, for
+    # which a part of the batch is enough.
+    shaping = reconstruction(clean, tower.decoder.linear(latent))
+    read = slice(None, None, DECODER_STRIDE if len(latent) > FULLY_READ else 1)
+    error = reconstruction(clean[read], tower.decoder(latent[read].detach()))
     loss = (
         distillation
-        + options.reconstruction_weight * error
+        + options.reconstruction_weight * (shaping + error)
         + options.commitment_weight * commitment
     )
     return {"loss": loss, "distillation": distillation, "reconstruction": error}
+
+
+def mixed(x: Tensor, partners: Tensor, mixup: float, metric: str) -> Tensor:
+    """New vectors on the lines through near ones, so that the same few are not learnt by heart.
+
+    mixup (Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018) among neighbours,
+    as SMOTE (Chawla et al., 2002) draws its samples, but to both sides of `x`: steps inwards
+    alone would shrink the data.
+
+    Parameters
+    ----------
+    x, partners : Tensor of shape (n, d)
+    mixup : float
+        Standard deviation of the step, in distances to the partner.
+    metric : {"cosine", "ip", "l2"}
+        Under "cosine" the new vectors have norm 1.
+
+    Returns
+    -------
+    Tensor of shape (n, d)
+    """
+    if not mixup:
+        return x
+    y = x + mixup * torch.randn(len(x), 1) * (partners - x)
+    return F.normalize(y, dim=-1) if metric == "cosine" else y
 
 
 def _corrupt(x: Tensor, options: TrainerOptions) -> Tensor:

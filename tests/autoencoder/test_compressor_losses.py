@@ -3,10 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812
 from scipy.special import softmax
 
 from embedpress.autoencoder.losses import neighbor_distillation, reconstruction, similarity
 from embedpress.autoencoder.neighbors import Neighborhoods
+from embedpress.autoencoder.trainer import mixed
 
 
 def test_l2_scores_order_as_distances_do() -> None:
@@ -48,16 +50,42 @@ def test_batches_are_the_true_neighborhoods_of_their_seeds(metric: str) -> None:
     neighborhoods = Neighborhoods(x, metric, seeds=3, size=4, anchors=5)
     assert neighborhoods.steps_per_epoch == 8
     drawn = neighborhoods.batches(np.random.default_rng(1))
-    for _, (documents, anchors) in zip(range(70), drawn, strict=False):
+    for _, (documents, partners, anchors) in zip(range(70), drawn, strict=False):
         held = set(documents.tolist())
         assert len(held) == len(documents) <= 12
         assert len(set(anchors.tolist())) == len(anchors) == min(5, len(documents))
         assert set(anchors.tolist()) <= held
-        assert set().union(*(set(near) for near in nearest.tolist() if set(near) <= held)) == held
+        whole = [set(near) for near in nearest.tolist() if set(near) <= held]
+        assert set().union(*whole) == held
+        for pair in zip(documents.tolist(), partners.tolist(), strict=True):
+            assert any(set(pair) <= near for near in whole)
 
 
 def test_fewer_vectors_than_a_neighborhood() -> None:
     neighborhoods = Neighborhoods(np.eye(3, dtype=np.float32), "ip", seeds=16, size=64, anchors=512)
-    documents, anchors = next(neighborhoods.batches(np.random.default_rng(0)))
+    documents, partners, anchors = next(neighborhoods.batches(np.random.default_rng(0)))
     assert documents.tolist() == [0, 1, 2] == sorted(anchors.tolist())
+    assert set(partners.tolist()) <= {0, 1, 2}
     assert neighborhoods.steps_per_epoch == 1
+
+
+@pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
+def test_mixed_vectors_lie_on_the_lines_through_both(metric: str) -> None:
+    x, partners = F.normalize(torch.randn(2, 4000, 3, generator=torch.manual_seed(0)), dim=-1)
+    step = mixed(x, partners, 0.2, metric) - x
+    if metric == "cosine":
+        torch.testing.assert_close((step + x).norm(dim=-1), torch.ones(4000))
+        # On the plane of both: no part of it leaves along their cross product.
+        across = torch.linalg.cross(x, partners)
+        assert (step * across).sum(-1).abs().max() < 1e-5
+        return
+    towards = partners - x
+    length = (step * towards).sum(-1) / towards.square().sum(-1)
+    torch.testing.assert_close(step, length[:, None] * towards, atol=1e-5, rtol=1e-4)
+    assert abs(float(length.mean())) < 0.02  # as often away as towards
+    assert abs(float(length.std()) - 0.2) < 0.01
+
+
+def test_no_mixing_gives_the_very_vectors() -> None:
+    x = torch.randn(5, 3)
+    assert mixed(x, x.flip(0), 0.0, "ip") is x

@@ -18,7 +18,8 @@ from samples import SMALL, curved
 from sklearn.exceptions import NotFittedError
 
 from embedpress.autoencoder.estimator import Compressor
-from embedpress.autoencoder.pretrained import held_out_recall, load_compressor, save
+from embedpress.autoencoder.judge import held_out_recall
+from embedpress.autoencoder.pretrained import load_compressor, save
 from embedpress.errors import EmbedpressError, FormatError, UsageError
 from embedpress.info import describe
 
@@ -165,10 +166,10 @@ def test_the_card_tells_the_recall_of_the_weights_that_were_kept(
         figure = held_out_recall(compressor)["latents"]
         tower = compressor.latent_tower_
         assert figure["trained"] == validation.recall(tower, torch.device("cpu"))
-        assert figure["linear_start"] == compressor.history_["latents"][0]["recall"]
+        assert figure["start"] == compressor.history_["latents"][0]["recall"]
         card = (saved(**options, epochs=30, code_size=None) / "README.md").read_text()
         row = f"| latents | 6 floats | 5.3x | {figure['trained']:.3f} | "
-        assert row + f"{figure['linear_start']:.3f} |" in card
+        assert row + f"PCA {figure['start']:.3f} |" in card
 
 
 def test_after_partial_fit_the_last_run_counts(embeddings: np.ndarray) -> None:
@@ -178,7 +179,7 @@ def test_after_partial_fit_the_last_run_counts(embeddings: np.ndarray) -> None:
     _, validation = compressor._split(compressor._sample(curved(400, seed=8)))
     assert validation is not None
     figure = held_out_recall(compressor)["latents"]
-    assert figure["linear_start"] == start
+    assert figure["start"] == start
     assert figure["trained"] == validation.recall(compressor.latent_tower_, torch.device("cpu"))
     compressor.partial_fit(curved(60, seed=8))
     assert held_out_recall(compressor) == {}
@@ -410,12 +411,26 @@ def test_fields_that_cannot_be(folder: Path, tmp_path: Path, name: str, value: A
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", '{"history": 3}', '{"history": {"latents": [{"recall": "x"}]}}']
+    "text",
+    [
+        "",
+        "[]",
+        '{"history": 3}',
+        '{"history": {"latents": [{"recall": "x"}]}}',
+        '{"history": {"latents": []}}',
+        '{"history": {"words": [{"step": 0}]}}',
+        '{"history": {}, "sizes": [{"code_size": 8}]}',
+        '{"history": {}, "sizes": [{"code_size": 8, "start": 0.5, "trained": 0.6}]}',
+        '{"history": {}, "sizes": [{"code_size": 4, "start": 0.5, "trained": null}]}',
+        '{"history": {}, "sizes": [{"code_size": 4, "start": "a", "trained": 0.6}]}',
+    ],
 )
 def test_figures_that_are_damaged_cost_only_the_figures(
     folder: Path, tmp_path: Path, text: str
 ) -> None:
     path = Path(shutil.copytree(folder, tmp_path / "copy"))
     (path / "metrics.json").write_text(text)
-    assert load_compressor(path).history_ == {}
+    loaded = load_compressor(path)
+    assert (loaded.history_, loaded.sizes_, loaded.fell_back_) == ({}, [], {})
+    save(loaded, path)
     assert describe(path)["bad_files"] == []

@@ -40,7 +40,9 @@ def embeddings(cli: Cli, bert: Path, tmp_path: Path) -> Path:
 def model(cli: Cli, embeddings: Path, tmp_path: Path) -> Path:
     ended = cli("fit", embeddings, "-o", tmp_path / "model", *FIT, "--json")
     assert ended.code == 0, ended.err
-    assert ended.json["held_out_recall@10"]["codes"]["trained"] > 0
+    held = ended.json["held_out"]["codes"]
+    assert held["trained"] >= held["start"] > 0
+    assert held["start_method"] == "OPQ"
     return tmp_path / "model"
 
 

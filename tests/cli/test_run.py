@@ -62,6 +62,21 @@ def test_run_on_records(cli: Cli, bert: Path, tmp_path: Path) -> None:
     check_work(tmp_path / "work", 300)
 
 
+def test_run_finds_a_code_size(cli: Cli, bert: Path, tmp_path: Path) -> None:
+    source, work = tmp_path / "texts.txt", tmp_path / "work"
+    source.write_text("\n".join(sentences(300)) + "\n")
+    command = ("run", source, "-o", work, "--model", bert, "--n-components", 6, "--epochs", 1)
+    first = cli(*command, "--target-recall", 0.3, "--json")
+    assert first.code == 0, first.err
+    check_work(work, 300)
+    made = first.json["compressor"]
+    size = made["code_size"]
+    assert made["target_reached"] is True
+    assert open_vectors(work / "codes").dim == size == first.json["report"]["code_size"]
+    words = cli(*command, "--code-size", "auto", "--target-recall", 0.3)
+    assert f"OPQ at the same {size} bytes" in words.out
+
+
 def test_run_on_photos(cli: Cli, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     rng = np.random.default_rng(0)
