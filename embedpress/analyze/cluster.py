@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedpress.errors import InputError, MissingDependencyError, UsageError
-from embedpress.evaluate.coders import principal_axes
+from embedpress.evaluate.axes import principal_axes
 from embedpress.evaluate.exact import Floats, Ids, unit_rows
 from embedpress.threads import faiss_threads
 from embedpress.vectors.check import check_vectors

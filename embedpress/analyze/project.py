@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from embedpress.analyze.layout import NEIGHBORS, lay_out
 from embedpress.analyze.picture import draw_map
 from embedpress.errors import MissingDependencyError, UsageError
-from embedpress.evaluate.coders import principal_axes
+from embedpress.evaluate.axes import principal_axes
 from embedpress.evaluate.exact import Floats, Ids, unit_rows
 from embedpress.threads import faiss_threads
 from embedpress.vectors.check import check_metric, check_vectors

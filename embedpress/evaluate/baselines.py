@@ -172,11 +172,13 @@ def baseline(
 
     Parameters
     ----------
-    kind : {"pca", "pca-sq", "opq", "rabitq", "rq", "int8", "binary"}
+    kind : {"pca", "pca-sq", "opq", "rabitq", "rq", "prq", "lsq", "int8", "binary"}
         PCA with float32 components; PCA with scalar-quantized components; optimized product
         quantization; RaBitQ behind a random rotation (and PCA where it is too large, more bits
-        a component where that is better); residual quantization (beam 5, minutes to train); a
-        byte a dimension; a bit a component with queries left as floats.
+        a component where that is better); residual quantization (beam 5, minutes to train), and
+        the same in slices of the vector; local search quantization, in slices where 8 codebooks
+        are not enough (many minutes); a byte a dimension; a bit a component with queries left
+        as floats.
     n_bytes : int
     dim : int
         Dimensions of the embeddings.
@@ -196,8 +198,8 @@ def baseline(
     Notes
     -----
     All are FAISS's own with its own defaults. OPQ: Ge et al. 2013; RQ: Babenko and Lempitsky
-    2014, Liu et al. 2015; RaBitQ: Gao and Long 2024; the rotation before a bit a component is
-    ITQ (Gong and Lazebnik 2011).
+    2014, Liu et al. 2015; LSQ: Martinez et al. 2018; RaBitQ: Gao and Long 2024; the rotation
+    before a bit a component is ITQ (Gong and Lazebnik 2011).
     """
     check_metric(metric)
     check_kinds([kind])
@@ -225,7 +227,7 @@ def peers_at(
     n_bytes, dim, metric, seed, num_threads
         As in :func:`baseline`.
     slow : bool
-        Residual quantization too, which takes minutes to train.
+        Residual and local search quantization too, which take minutes to train.
 
     Returns
     -------

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedpress.errors import InputError
+from embedpress.evaluate.axes import principal_axes
 from embedpress.evaluate.exact import Floats, Ids, nearest_in_blocks
 from embedpress.evaluate.recipes import Recipe
 
@@ -37,7 +38,7 @@ class Coder:
     """
 
     def __init__(self, recipe: Recipe, train: Floats, *, l2: bool, seed: int) -> None:
-        if recipe.quantizer in ("pq", "rq") and len(train) < 256:
+        if recipe.quantizer in ("pq", "rq", "lsq") and len(train) < 256:
             raise InputError(f"{recipe.label} needs 256 training rows or more, not {len(train)}")
         self.recipe = recipe
         self.l2 = l2
@@ -135,33 +136,6 @@ def _matrix_of(transform: Any) -> Floats:
     return np.ascontiguousarray(a.T)
 
 
-def principal_axes(x: Floats, n_components: int, *, centred: bool = True) -> Floats:
-    """The directions of largest variance.
-
-    Parameters
-    ----------
-    x : ndarray, shape (n, d), float32
-    n_components : int
-    centred : bool
-        Subtract the mean first; without it the directions of largest second moment.
-
-    Returns
-    -------
-    ndarray, shape (d, n_components), float32
-        Orthonormal columns, the largest first; the largest entry of each is positive, which
-        makes the result the same on every machine.
-    """
-    mean = x.mean(axis=0, dtype=np.float64) if centred else np.zeros(x.shape[1])
-    moment = np.zeros((x.shape[1], x.shape[1]))
-    for s in range(0, len(x), BLOCK_ROWS):
-        part = x[s : s + BLOCK_ROWS] - mean
-        moment += part.T @ part
-    vectors = np.linalg.eigh(moment)[1][:, ::-1][:, :n_components]
-    largest = np.abs(vectors).argmax(axis=0)
-    signs = np.where(vectors[largest, np.arange(vectors.shape[1])] < 0, -1.0, 1.0)
-    return np.ascontiguousarray(vectors * signs, dtype=np.float32)
-
-
 def _empty_index(recipe: Recipe, *, l2: bool) -> Any:
     import faiss
 
@@ -177,15 +151,28 @@ def _empty_index(recipe: Recipe, *, l2: bool) -> Any:
         index: Any = faiss.IndexRaBitQ(d, kind, *extra)
         index.qb = RABITQ_QUERY_BITS
         return index
-    if recipe.quantizer == "rq":
-        # No norms are stored: codes are decoded to be scored, so none are needed.
-        search = faiss.AdditiveQuantizer.ST_LUT_nonorm
-        residual: Any = faiss.IndexResidualQuantizer
-        index = residual(d, recipe.books, 8, kind, search)
-        index.rq.cp.min_points_per_centroid = 1
-        return index
+    if recipe.quantizer in ("rq", "lsq"):
+        return _additive_index(recipe, kind)
     # A bit a component is a product quantizer of as many codebooks of two entries.
     books, bits = (d, 1) if recipe.quantizer == "sign" else (recipe.books, 8)
     index = faiss.IndexPQ(d, books, bits, kind)
     index.pq.cp.min_points_per_centroid = 1
+    return index
+
+
+def _additive_index(recipe: Recipe, kind: int) -> Any:
+    import faiss
+
+    # As Any, since not all of FAISS's names are in its stubs.
+    library: Any = faiss
+    residual = recipe.quantizer == "rq"
+    name = "IndexProductResidualQuantizer" if residual else "IndexProductLocalSearchQuantizer"
+    # No norms are stored: codes are decoded to be scored, so none are needed.
+    search = library.AdditiveQuantizer.ST_LUT_nonorm
+    books = recipe.books // recipe.splits
+    index = getattr(library, name)(recipe.dims, recipe.splits, books, 8, kind, search)
+    if residual:
+        for split in range(recipe.splits):
+            quantizer = library.downcast_AdditiveQuantizer(index.prq.subquantizer(split))
+            quantizer.cp.min_points_per_centroid = 1
     return index

@@ -9,8 +9,11 @@ from typing import Any, Literal
 
 from embedpress.errors import UsageError
 
-KINDS = ("pca", "pca-sq", "opq", "rabitq", "rq", "int8", "binary")
-QUICK_KINDS = tuple(kind for kind in KINDS if kind != "rq")
+KINDS = ("pca", "pca-sq", "opq", "rabitq", "rq", "prq", "lsq", "int8", "binary")
+QUICK_KINDS = tuple(kind for kind in KINDS if kind not in ("rq", "prq", "lsq"))
+
+LSQ_BOOKS = 8
+"""Codebooks of one local search quantizer: its time grows with their square."""
 
 
 def check_kinds(baselines: bool | Sequence[str]) -> tuple[str, ...]:
@@ -38,13 +41,15 @@ class Recipe:
     ----------
     label : str
         As it is written in tables, such as "PCA64+SQ4".
-    quantizer : {"float", "sq", "pq", "sign", "rq", "rabitq"}
+    quantizer : {"float", "sq", "pq", "sign", "rq", "lsq", "rabitq"}
     dims : int
         Components that are quantized.
     bits : int
-        Bits a component ("sq", "rabitq"); 8 bits a codebook for "pq" and "rq".
+        Bits a component ("sq", "rabitq"); 8 bits a codebook for "pq", "rq" and "lsq".
     books : int
-        Codebooks of "pq" and "rq".
+        Codebooks of "pq", "rq" and "lsq".
+    splits : int
+        Slices of the vector that "rq" and "lsq" share their codebooks out to.
     reduce : bool
         PCA down to `dims` first.
     rotate : {"no", "random", "itq", "opq"}
@@ -56,10 +61,11 @@ class Recipe:
     """
 
     label: str
-    quantizer: Literal["float", "sq", "pq", "sign", "rq", "rabitq"]
+    quantizer: Literal["float", "sq", "pq", "sign", "rq", "lsq", "rabitq"]
     dims: int
     bits: int = 8
     books: int = 0
+    splits: int = 1
     reduce: bool = False
     rotate: Literal["no", "random", "itq", "opq"] = "no"
     unit: bool = False
@@ -91,6 +97,12 @@ def recipes(kind: str, n_bytes: int, dim: int, metric: str) -> list[Recipe]:
         return [whole] if n_bytes <= dim else []
     if kind == "rq":
         return [Recipe(f"RQ{n_bytes}", "rq", dim, books=n_bytes)] if n_bytes <= dim else []
+    if kind == "prq":
+        return _split("PRQ", "rq", [m for m in (2, 4, 8) if m < n_bytes], n_bytes, dim)
+    if kind == "lsq" and n_bytes <= LSQ_BOOKS:
+        return [Recipe(f"LSQ{n_bytes}", "lsq", dim, books=n_bytes)] if n_bytes <= dim else []
+    if kind == "lsq":
+        return _split("PLSQ", "lsq", [LSQ_BOOKS], n_bytes, dim)
     if kind == "pca":
         m = n_bytes // 4
         fits = n_bytes % 4 == 0 and m < dim
@@ -102,6 +114,22 @@ def recipes(kind: str, n_bytes: int, dim: int, metric: str) -> list[Recipe]:
     if kind == "binary":
         return _binary(n_bytes, dim, metric)
     return _rabitq(n_bytes, dim, metric)
+
+
+def _split(
+    name: str, quantizer: Literal["rq", "lsq"], books: list[int], n_bytes: int, dim: int
+) -> list[Recipe]:
+    """A product of additive quantizers, each of so many codebooks, for every number that fits."""
+    out = []
+    for m in books:
+        splits = n_bytes // m
+        if splits * m != n_bytes or splits > dim:
+            continue
+        # FAISS splits evenly: a rotation pads where the slices do not divide the dimensions.
+        width = -(-dim // splits) * splits
+        form = Recipe(f"{name}{splits}x{m}", quantizer, width, books=n_bytes, splits=splits)
+        out.append(form if width == dim else replace(form, rotate="random"))
+    return out
 
 
 def _reduced(form: Recipe, metric: str) -> list[Recipe]:

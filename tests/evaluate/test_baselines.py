@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from embedpress.errors import InputError, UsageError
+from embedpress.evaluate.axes import principal_axes
 from embedpress.evaluate.baselines import baseline, peers_at
-from embedpress.evaluate.coders import Coder, principal_axes
+from embedpress.evaluate.coders import Coder
 from embedpress.evaluate.metrics import recall_at_k, true_neighbors
 from embedpress.evaluate.recipes import Recipe, check_kinds, recipes
 
@@ -40,8 +41,9 @@ def test_peers_at_take_exactly_the_bytes(base):
     assert names["pca-sq"] == "PCA16+SQ8"
     assert names["opq"] == "OPQ16"
     assert "RaBitQ" in names["rabitq"]
-    assert "rq" not in names
-    assert [p.kind for p in peers_at(16, 32, "l2", slow=True)].count("rq") == 1
+    slow = {"rq", "prq", "lsq"}
+    assert not slow & set(names)
+    assert slow <= {p.kind for p in peers_at(16, 32, "l2", slow=True)}
 
 
 def test_residual_quantization_beats_nothing_less(base, queries):
@@ -49,6 +51,68 @@ def test_residual_quantization_beats_nothing_less(base, queries):
     truth = true_neighbors(queries, base[:600], 10, metric="ip")
     assert recall_at_k(peer.search(base[:600], queries, 10), truth).mean() > 0.3
     assert peer._fitted().encode(base[:5]).shape == (5, 2)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+@pytest.mark.parametrize(("kind", "form", "least"), [("prq", "PRQ2x2", 0.4), ("lsq", "LSQ4", 0.5)])
+def test_additive_quantizers_find_what_they_should(base, queries, kind, form, least, metric):
+    peer = baseline(kind, 4, dim=32, metric=metric).fit(base[:400])
+    assert peer.name == form
+    assert peer._fitted().encode(base[:5]).shape == (5, 4)
+    truth = true_neighbors(queries, base, 10, metric=metric)
+    assert peer.model_bytes > 4 * 256 * 16 * 4  # codebooks of half the dimensions at least
+    # A random answer would find 10 / 1500.
+    assert recall_at_k(peer.search(base, queries, 10), truth).mean() > least
+
+
+def test_additive_quantizers_at_every_size():
+    def labels(kind, n_bytes, dim):
+        return [recipe.label for recipe in recipes(kind, n_bytes, dim, "cosine")]
+
+    assert labels("prq", 32, 384) == ["PRQ16x2", "PRQ8x4", "PRQ4x8"]
+    assert labels("prq", 8, 384) == ["PRQ4x2", "PRQ2x4"]
+    assert labels("prq", 2, 384) == []
+    assert labels("lsq", 8, 384) == ["LSQ8"]
+    assert labels("lsq", 48, 384) == ["PLSQ6x8"]
+    assert labels("lsq", 12, 384) == []
+    # 6 slices do not divide 2,048 dimensions.
+    wide = recipes("lsq", 48, 2048, "cosine")[0]
+    assert (wide.dims, wide.rotate) == (2052, "random")
+
+
+def test_slices_that_do_not_divide_the_dimensions_are_padded(base, queries):
+    form = Recipe("PRQ3x2", "rq", 33, books=6, splits=3, rotate="random")
+    coder = Coder(form, base[:400], l2=False, seed=0)
+    codes = coder.encode(base)
+    assert codes.shape == (len(base), 6)
+    truth = true_neighbors(queries, base, 10, metric="ip")
+    assert recall_at_k(coder.search(codes, queries, 10), truth).mean() > 0.4
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe("RQ4", "rq", 32, books=4),
+        Recipe("PRQ2x2", "rq", 32, books=4, splits=2),
+        Recipe("PLSQ2x2", "lsq", 32, books=4, splits=2),
+    ],
+    ids=lambda recipe: recipe.label,
+)
+def test_a_sum_of_codewords_is_what_faiss_restores_and_scans(base, queries, recipe):
+    coder = Coder(recipe, base[:400], l2=False, seed=0)
+    codes = coder.encode(base)
+    index = coder._index
+    quantizer = faiss.downcast_AdditiveQuantizer(index.aq)
+    words = faiss.vector_to_array(quantizer.codebooks).reshape(4, 256, 32 // recipe.splits)
+    slices = []
+    for split in range(recipe.splits):
+        books = range(split * 4 // recipe.splits, (split + 1) * 4 // recipe.splits)
+        slices.append(sum(words[book][codes[:, book]] for book in books))
+    restored = np.concatenate(slices, axis=1)
+    np.testing.assert_allclose(restored, index.sa_decode(codes), atol=1e-4)
+    index.add(base)
+    own = index.search(queries, 10)[1]
+    assert recall_at_k(coder.search(codes, queries, 10), own).mean() > 0.99
 
 
 def test_opq_pads_where_the_codebooks_do_not_divide_the_dimensions(base, queries):
@@ -155,7 +219,7 @@ def test_principal_axes_have_a_fixed_sign_and_order(base):
 
 def test_kinds_of_baselines():
     assert check_kinds(False) == ()
-    assert "rq" not in check_kinds(True)
+    assert not {"rq", "prq", "lsq"} & set(check_kinds(True))
     assert check_kinds(["opq", "pca", "opq"]) == ("opq", "pca")
     with pytest.raises(UsageError, match="best"):
         check_kinds(["best"])
