@@ -35,7 +35,7 @@ lint: $(VENV)/installed ## Style and types
 	@$(BIN)/mypy
 
 bench: $(VENV)/installed ## Measure again what the README claims
-	@$(BIN)/python benchmarks/recall.py
+	@$(BIN)/python benchmarks/equal_bytes.py
 	@$(BIN)/python benchmarks/speed.py
 	@$(BIN)/python benchmarks/tables.py
 

@@ -24,7 +24,8 @@ from typing import Any
 import faiss
 import numpy as np
 import typer
-from wordnet import METRIC, embeddings_folder, load_split
+from split import METRIC
+from wordnet import embeddings_folder, load_split
 
 import embedpress
 from embedpress.autoencoder.pretrained import save

@@ -12,39 +12,76 @@ from typing import Any
 import numpy as np
 
 RESULTS = Path(__file__).parent / "results"
+OURS = "embedpress"
 NAMES = {
-    "embedpress": "**embedpress**",
+    "embedpress": "embedpress",
     "opq": "OPQ",
+    "rq": "residual quantizer",
+    "prq": "product of residual quantizers",
+    "lsq": "local search quantizer",
     "rabitq": "RaBitQ",
     "pca-sq": "PCA + scalar quantizer",
+    "binary": "a bit a component",
+    "int8": "a byte a dimension",
     "pca": "PCA",
+    "gaussian": "Gaussian channel",
+    "exact": "the embeddings",
 }
+SCALES = {"60 thousand": 60_000, "1 million": 10**6, "100 million": 10**8}
+NONE = "–"
+
+Rows = list[dict[str, Any]]
 
 
-def recall_table(rows: list[dict[str, Any]], what: str) -> list[str]:
-    """A line a method and size, most bytes last; our own with its spread over seeds."""
-    lines = [
-        "| bytes | method | recall@10 | base unseen in training | training |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    chosen = [row for row in rows if row["what"] == what]
-    for size in sorted({row["bytes"] for row in chosen}):
-        found = []
-        for method, name in NAMES.items():
-            runs = [r for r in chosen if (r["method"], r["bytes"]) == (method, size)]
-            if runs:
-                seen, unseen, seconds = (
-                    np.array([run[key] for run in runs])
-                    for key in ("seen", "unseen", "train_seconds")
-                )
-                spread = f" ± {seen.std():.3f} ({len(runs)} seeds)" if len(runs) > 1 else ""
-                line = (
-                    f"| {size} | {name} | {seen.mean():.3f}{spread} | {unseen.mean():.3f} | "
-                    f"{seconds.mean():.0f} s |"
-                )
-                found.append((float(unseen.mean()), line))
-        lines += [line for _, line in sorted(found, reverse=True)]
+def recall_table(rows: Rows) -> list[str]:
+    """A line a method and size, most bytes last; our own with its spread over seeds.
+
+    The last columns are the bytes of a vector with its share of what is stored once.
+    """
+    judged = any("ndcg" in row for row in rows)
+    head = ["bytes", "method", "recall@10", "unseen base", *(["nDCG@10"] if judged else [])]
+    head += ["training", "vectors / s", "model"]
+    head += [f"bytes a vector of {name}" for name in SCALES]
+    lines = ["| " + " | ".join(head) + " |", "| " + " | ".join("---" for _ in head) + " |"]
+
+    def place(key: tuple[int, str]) -> tuple[int, bool, float]:
+        # The channel is no method: it stands below those of its size.
+        return key[0], key[1] == "gaussian", -float(np.mean([r["unseen"] for r in groups[key]]))
+
+    groups: dict[tuple[int, str], Rows] = {}
+    for row in rows:
+        groups.setdefault((row["bytes"], row["method"]), []).append(row)
+    for size, method in sorted(groups, key=place):
+        cells = method_cells(groups[size, method], judged=judged)
+        lines.append("| " + " | ".join([f"{size:,}", *cells]) + " |")
     return lines
+
+
+def method_cells(runs: Rows, *, judged: bool) -> list[str]:
+    """All cells of a line but the first: means over the seeds, recall with its deviation."""
+
+    def mean(key: str, form: str, *, spread: bool = False) -> str:
+        values = [run[key] for run in runs if key in run]
+        if not values:
+            return NONE
+        off = f" ± {np.std(values, ddof=1):.3f}" if spread and len(values) > 1 else ""
+        return form.format(np.mean(values)) + off
+
+    method, size = runs[0]["method"], runs[0]["bytes"]
+    name = f"**{NAMES[method]}**" if method == OURS else NAMES[method]
+    if len(runs) > 1:
+        name += f", {len(runs)} seeds"
+    model = [run["model_bytes"] for run in runs if "model_bytes" in run]
+    return [
+        name,
+        mean("seen", "{:.3f}", spread=True),
+        mean("unseen", "{:.3f}", spread=True),
+        *([mean("ndcg", "{:.3f}", spread=True)] if judged else []),
+        mean("train_seconds", "{:,.0f} s"),
+        mean("encode_per_second", "{:,.0f}"),
+        f"{np.mean(model) / 1e6:.1f} MB" if model else NONE,
+        *(f"{size + np.mean(model) / n:,.1f}" if model else NONE for n in SCALES.values()),
+    ]
 
 
 def speed_lines(speed: dict[str, Any]) -> list[str]:
@@ -72,9 +109,12 @@ def speed_lines(speed: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     """Print the tables as Markdown."""
-    rows = json.loads((RESULTS / "recall.json").read_text())
-    for what in ("codes", "latents"):
-        print(f"\n{what}\n", *recall_table(rows, what), sep="\n")
+    rows = json.loads((RESULTS / "equal_bytes.json").read_text())
+    for dataset in dict.fromkeys(row["dataset"] for row in rows):
+        for title, kinds in (("codes", ("codes", "embeddings")), ("latents", ("latents",))):
+            found = [r for r in rows if r["dataset"] == dataset and r["what"] in kinds]
+            if found:
+                print(f"\n{dataset}, {title}\n", *recall_table(found), sep="\n")
     print("\nspeed\n", *speed_lines(json.loads((RESULTS / "speed.json").read_text())), sep="\n")
 
 

@@ -1,4 +1,4 @@
-"""The data of the benchmarks: 117,791 WordNet glosses through all-MiniLM-L6-v2.
+"""WordNet for the benchmarks: 117,791 glosses through all-MiniLM-L6-v2.
 
 60,000 of them, drawn by seed 0, are 58,000 base vectors and 2,000 held-out queries; the others
 are a base that no method was trained on. Fetched and embedded once, into ``data/wordnet``.
@@ -6,48 +6,25 @@ are a base that no method was trained on. Fetched and embedded once, into ``data
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from split import ROOT, Split, run_script
 
 from embedpress.extract.job import extract_text
 from embedpress.vectors import open_vectors
 
-ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "data" / "wordnet"
 N_BASE, N_QUERIES = 58_000, 2_000
-METRIC = "cosine"
-
-Floats = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Split:
-    """Unit-norm embeddings: base (seen in training), unseen base, held-out queries."""
-
-    base: Floats
-    unseen: Floats
-    queries: Floats
-
-    @property
-    def dim(self) -> int:
-        """Dimensions of an embedding."""
-        return self.base.shape[1]
 
 
 def embeddings_folder() -> Path:
     """The folder of all glosses' embeddings, made where it is missing."""
-    sys.path.insert(0, str(ROOT / "scripts"))
     from demo import minilm_folder
 
     glosses = DATA / "glosses.parquet"
     DATA.mkdir(parents=True, exist_ok=True)
-    script = ROOT / "scripts" / "fetch_wordnet.py"
-    subprocess.run([sys.executable, str(script), "-o", str(glosses)], check=True)
+    run_script("fetch_wordnet.py", "-o", glosses)
     folder = DATA / "embeddings"
     extract_text(glosses, folder, model=minilm_folder(), id_column="id")
     return folder
