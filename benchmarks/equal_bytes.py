@@ -26,7 +26,7 @@ import typer
 import wordnet
 from numpy.typing import NDArray
 from split import METRIC, ROOT, K, Split
-from tables import NAMES, OURS, RESULTS
+from tables import NAMES, OURS, OURS_ASKED, RESULTS
 
 import embedpress
 from embedpress.autoencoder.pretrained import save
@@ -49,10 +49,11 @@ MAIN = BYTES[:3]
 LATENTS = (32, 64)
 CHEAP = ("exact", "gaussian", "pca-sq", "rabitq", "binary", "int8", "pca")
 SLOW = ("opq", "prq", "rq", "lsq")
-METHODS = (OURS, *CHEAP, *SLOW)
+METHODS = (OURS, OURS_ASKED, *CHEAP, *SLOW)
 QUICK_METHODS = (OURS, "gaussian", "pca-sq", "rabitq", "opq")
 COLOURS = {
     "embedpress": "#0072B2",
+    "embedpress-asked": "#000000",
     "opq": "#D55E00",
     "rq": "#CC79A7",
     "prq": "#882255",
@@ -61,7 +62,7 @@ COLOURS = {
     "pca-sq": "#777777",
     "binary": "#56B4E9",
 }
-MARKERS = dict(zip(COLOURS, "osDv^PX*", strict=True))
+MARKERS = dict(zip(COLOURS, "ohsDv^PX*", strict=True))
 
 Search = Callable[[NDArray[np.float32]], tuple[NDArray[np.int64], float | None]]
 
@@ -84,7 +85,13 @@ def plan(seeds: int) -> list[Job]:
     ]
     for dataset, dim in DIMS.items():
         jobs.append(Job(dataset, "exact", "embeddings", 4 * dim, 0))
-        jobs += [Job(dataset, OURS, "codes", n, seed) for n in BYTES for seed in range(seeds)]
+        ours = (OURS, OURS_ASKED) if dataset == "medquad" else (OURS,)
+        jobs += [
+            Job(dataset, method, "codes", n, seed)
+            for method in ours
+            for n in BYTES
+            for seed in range(seeds)
+        ]
         jobs += [Job(dataset, "gaussian", "codes", n, 0) for n in BYTES]
         jobs += [
             Job(dataset, kind, "codes", n, 0)
@@ -97,7 +104,7 @@ def plan(seeds: int) -> list[Job]:
     def order(job: Job) -> tuple[int, ...]:
         size = BYTES.index(job.bytes) if job.bytes in BYTES else len(BYTES)
         method = METHODS.index(job.method)
-        cost = 0 if job.method == OURS else 2 if job.method in SLOW else 1
+        cost = 0 if job.method in (OURS, OURS_ASKED) else 2 if job.method in SLOW else 1
         return job.seed, list(DIMS).index(job.dataset), job.bytes not in MAIN, cost, size, method
 
     return sorted(jobs, key=order)
@@ -131,7 +138,7 @@ def measure_ours(split: Split, job: Job, epochs: int | None) -> dict[str, Any]:
     if epochs is not None:
         compressor.set_params(epochs=epochs)
     started = time.monotonic()
-    compressor.fit(split.base)
+    compressor.fit(split.base, queries=split.sample if job.method == OURS_ASKED else None)
     row: dict[str, Any] = {"form": OURS, "train_seconds": time.monotonic() - started}
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder, "model")
@@ -191,7 +198,7 @@ def measure_exact(split: Split) -> dict[str, Any]:
 
 def measure(split: Split, job: Job, epochs: int | None = None) -> dict[str, Any]:
     """The row of a job."""
-    if job.method == OURS:
+    if job.method in (OURS, OURS_ASKED):
         row = measure_ours(split, job, epochs)
     elif job.method == "gaussian":
         row = measure_gaussian(split, job)
@@ -232,7 +239,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     )  # fmt: skip
     for axes, dataset in zip(panels[0], datasets, strict=True):
         for method, colour in COLOURS.items():
-            front = {"lw": 2.4, "zorder": 3} if method == OURS else {"lw": 1.3}
+            front = {"lw": 2.4, "zorder": 3} if method in (OURS, OURS_ASKED) else {"lw": 1.3}
             for base, style in (("unseen", "-"), ("seen", "--")):
                 points = summary(rows, dataset, method, base)
                 if not points:
@@ -240,7 +247,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
                 sizes, means, spreads = zip(*points, strict=True)
                 marker = MARKERS[method] if base == "unseen" else ""
                 axes.errorbar(
-                    sizes, means, yerr=spreads if method == OURS else None, fmt=style,
+                    sizes, means, yerr=spreads if method in (OURS, OURS_ASKED) else None, fmt=style,
                     marker=marker, markersize=5, color=colour, capsize=2,
                     alpha=1.0 if base == "unseen" else 0.6, **front,
                 )  # fmt: skip

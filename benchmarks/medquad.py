@@ -3,7 +3,8 @@
 A folder in the layout of BEIR: ``corpus.jsonl`` (15,809 answers), ``queries.jsonl`` (14,979
 questions), either may be gzipped, and ``qrels/*.tsv``. Half of the answers, drawn by seed 0, are
 the base that methods are trained on, the other half a base that none was trained on; 2,000
-questions, drawn by seed 0, are the queries. Embedded once, into ``data/medquad-embeddings``.
+questions, drawn by seed 0, are the queries; the others are sample queries, of which embedpress
+alone can make use. Embedded once, into ``data/medquad-embeddings``.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ def load_split(
     answers = embedded(folder, "corpus", embeddings)
     questions = embedded(folder, "queries", embeddings)
     order = np.random.default_rng(0).permutation(len(answers.ids))
-    drawn = np.random.default_rng(0).permutation(len(questions.ids))[:n_queries]
+    asking = np.random.default_rng(0).permutation(len(questions.ids))
+    drawn, others = asking[:n_queries], asking[n_queries:]
     half = len(order) // 2
     row_of = {str(id): row for row, id in enumerate(answers.ids.take(order).to_pylist())}
     query_of = {str(id): row for row, id in enumerate(questions.ids.take(drawn).to_pylist())}
@@ -77,4 +79,5 @@ def load_split(
         unseen=np.ascontiguousarray(answers.vectors[order[half:]]),
         queries=np.ascontiguousarray(questions.vectors[drawn]),
         judgements=judgements_of(*zip(*judged, strict=True), queries=len(drawn)),
+        sample=np.ascontiguousarray(questions.vectors[others]),
     )

@@ -29,13 +29,14 @@ class Split:
     """Embeddings: base (seen in training), unseen base, held-out queries.
 
     `judgements` holds for each query its relevant rows of base and unseen base, one after the
-    other, with their grades.
+    other, with their grades; `sample` are queries that may be trained with.
     """
 
     base: Floats
     unseen: Floats
     queries: Floats
     judgements: Judgements | None = None
+    sample: Floats | None = None
 
     @property
     def dim(self) -> int:

@@ -206,6 +206,10 @@ def fit_command(
     patience: Annotated[
         int | None, typer.Option(help="Stop after so many evaluations without a gain.")
     ] = None,
+    queries: Annotated[
+        Path | None,
+        typer.Option(help="Embeddings of sample queries, where they are of another kind."),
+    ] = None,
     max_samples: Annotated[int, typer.Option(help="Train on at most so many rows.")] = 100_000,
     column: Annotated[str | None, typer.Option(help="Vector column of a plain file.")] = None,
     seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
@@ -244,7 +248,7 @@ def fit_command(
         num_threads=num_threads,
     )
     with stopwatch() as seconds, training_bar() as progress:
-        config = fit(source, out, compressor, column=column, progress=progress)
+        config = fit(source, out, compressor, column=column, queries=queries, progress=progress)
     found = figures(compressor)
     result = {
         "output": str(out),

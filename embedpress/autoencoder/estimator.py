@@ -33,6 +33,7 @@ TrainOne = Callable[[str, Tower], list[Record]]
 
 SEEDS, NEIGHBORS, ANCHORS = 16, 64, 512
 """A batch: the nearest 64 vectors of each of 16 seeds, and 512 of these as anchors."""
+VALIDATION_BASE = 20_000
 FEWEST_QUERIES = 10
 """Held-out queries below which none are held out: their recall would say nothing."""
 
@@ -186,7 +187,12 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
     # -- training ---------------------------------------------------------------------
 
     def fit(
-        self, X: ArrayLike, y: object = None, *, progress: Progress | None = None
+        self,
+        X: ArrayLike,
+        y: object = None,
+        *,
+        queries: ArrayLike | None = None,
+        progress: Progress | None = None,
     ) -> Compressor:
         """Train both towers from their linear starts.
 
@@ -195,6 +201,11 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         X : array-like of shape (n, d)
             Embeddings; floats of any width, checked and read as float32.
         y : ignored
+        queries : array-like of shape (m, d), optional
+            Embeddings of sample queries, where searches will be asked with another kind of
+            vectors than is searched (questions against answers): every other training step
+            asks with them, and held-out ones of them are the validation. They need no
+            relevance judgements.
         progress : callable, optional
             Called with the tower's name, the steps done and the steps planned.
 
@@ -212,12 +223,13 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         """
         x = check_vectors(X, metric=self.metric)
         dim = x.shape[1]
+        asked = self._sample_queries(queries, dim)
         check_options(self.get_params(), dim)
         auto = self.code_size == AUTO
         sizes = ladder(self.groups, dim=dim, metric=self.metric) if auto else []
         if len(x) < 2:
             raise InputError("one embedding has no neighbours to keep: give at least 2")
-        if auto and not self._held_out(len(x)):
+        if auto and not self._held_out(len(x if asked is None else asked)):
             raise InputError(
                 f"code_size='auto' is found by held-out queries, and {len(x)} vectors leave fewer "
                 f"than {FEWEST_QUERIES} at validation_fraction={self.validation_fraction}: give "
@@ -228,7 +240,7 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
             norms = np.einsum("ij,ij->i", x, x, dtype=np.float64)
             scale = float(np.sqrt(norms.mean())) if self.metric != "cosine" else 1.0
             self.scale_ = InputScale(self.metric, scale or 1.0)
-            train, validation = self._split(self._sample(x))
+            train, asking, validation = self._split(x, asked)
             self.history_: dict[str, list[Record]] = {}
             self.sizes_: list[dict[str, Any]] = []
             self.latent_tower_ = self._start_latents(train) if self.n_components else None
@@ -236,14 +248,19 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
             if isinstance(self.code_size, numbers.Integral):
                 self.code_tower_ = self._start_codes(train, int(self.code_size))
             starts = {size: self._start_codes(train, size) for size in sizes}
-            train_one = self._trainer(train, validation, progress)
+            train_one = self._trainer(train, asking, validation, progress)
             self._train(train_one)
             if validation is not None and starts:
                 self._choose_size(starts, validation, train_one)
         return self
 
     def partial_fit(
-        self, X: ArrayLike, y: object = None, *, progress: Progress | None = None
+        self,
+        X: ArrayLike,
+        y: object = None,
+        *,
+        queries: ArrayLike | None = None,
+        progress: Progress | None = None,
     ) -> Compressor:
         """Continue training on `X` for `epochs` more, from the present weights.
 
@@ -251,12 +268,13 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         that was found stays.
         """
         if not hasattr(self, "scale_"):
-            return self.fit(X, progress=progress)
+            return self.fit(X, queries=queries, progress=progress)
         x = check_vectors(X, dim=self.n_features_in_, metric=self.metric)
         check_options(self.get_params(), x.shape[1])
+        asked = self._sample_queries(queries, x.shape[1])
         with self._training():
-            train, validation = self._split(self._sample(x))
-            self._train(self._trainer(train, validation, progress))
+            train, asking, validation = self._split(x, asked)
+            self._train(self._trainer(train, asking, validation, progress))
         return self
 
     def _train(self, train_one: TrainOne) -> None:
@@ -294,11 +312,15 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
             )
 
     def _trainer(
-        self, train: Floats, validation: Validation | None, progress: Progress | None
+        self,
+        train: Floats,
+        asking: Floats | None,
+        validation: Validation | None,
+        progress: Progress | None,
     ) -> TrainOne:
         """A function that trains a tower in place, by its name, and returns its history."""
         neighborhoods = Neighborhoods(
-            train, self.metric, seeds=SEEDS, size=NEIGHBORS, anchors=ANCHORS
+            train, self.metric, seeds=SEEDS, size=NEIGHBORS, anchors=ANCHORS, queries=asking
         )
         device = torch.device(self.device)
         options = self._trainer_options()
@@ -394,15 +416,32 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         queries = min(int(min(n, self.max_samples) * self.validation_fraction), 2000)
         return queries if queries >= FEWEST_QUERIES else 0
 
-    def _split(self, unit: Floats) -> tuple[Floats, Validation | None]:
-        held_out = self._held_out(len(unit))
+    def _sample_queries(self, queries: ArrayLike | None, dim: int) -> Floats | None:
+        if queries is None:
+            return None
+        return check_vectors(queries, dim=dim, metric=self.metric, what="sample queries")
+
+    def _split(
+        self, x: Floats, queries: Floats | None
+    ) -> tuple[Floats, Floats | None, Validation | None]:
+        """Vectors to train on, sample queries to train on, and what is held out of either."""
+        unit = self._sample(x)
+        asking = None if queries is None else self._sample(queries)
+        source = unit if asking is None else asking
+        held_out = self._held_out(len(source))
         if not held_out:
-            return unit, None
-        order = np.random.default_rng(self.seed + 1).permutation(len(unit))
-        train = np.ascontiguousarray(unit[np.sort(order[held_out:])])
+            return unit, asking, None
+        order = np.random.default_rng(self.seed + 1).permutation(len(source))
         # Drawn, not the first ones: files are often sorted by what their rows show.
-        base = unit[np.sort(order[held_out : held_out + 20_000])]
-        return train, Validation(base, unit[order[:held_out]], metric=self.metric)
+        kept = np.ascontiguousarray(source[np.sort(order[held_out:])])
+        if asking is None:
+            unit, drawn = kept, order[held_out : held_out + VALIDATION_BASE]
+            base = source[np.sort(drawn)]
+        else:
+            asking = kept
+            drawn = np.random.default_rng(self.seed + 2).permutation(len(unit))[:VALIDATION_BASE]
+            base = unit[np.sort(drawn)]
+        return unit, asking, Validation(base, source[order[:held_out]], metric=self.metric)
 
     def _trainer_options(self) -> TrainerOptions:
         n_towers = (self.n_components is not None) + (self.code_size is not None)

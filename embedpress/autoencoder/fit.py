@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from embedpress.autoencoder.estimator import Compressor, Progress
 from embedpress.autoencoder.pretrained import save
@@ -20,6 +21,7 @@ def fit(
     compressor: Compressor,
     *,
     column: str | None = None,
+    queries: str | Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train `compressor` on the embeddings of `source` and write its folder.
@@ -35,6 +37,8 @@ def fit(
         The folder to write.
     compressor : Compressor
         Not yet fitted; its `max_samples` bounds the rows that are read.
+    queries : str or Path, optional
+        Embeddings of sample queries; see :meth:`Compressor.fit`. Do not evaluate with the same.
     progress : callable, optional
         Called with the tower's name, the steps done and the steps planned.
 
@@ -61,10 +65,21 @@ def fit(
     kept = ~held_out(batch.ids)
     if kept.sum() < 2:
         kept[:] = True
-    compressor.fit(np.ascontiguousarray(batch.vectors[kept]), progress=progress)
+    sample = None if queries is None else _sample_queries(queries, compressor)
+    compressor.fit(np.ascontiguousarray(batch.vectors[kept]), queries=sample, progress=progress)
     manifest = vectors.manifest
     about: dict[str, Any] = {"rows": vectors.count, "rows trained on": int(kept.sum())}
+    if sample is not None:
+        about["sample queries"] = len(sample)
     if manifest is not None:
         about["extractor"] = manifest.model
         about["pooling"] = manifest.pooling
     return save(compressor, out, source=about)
+
+
+def _sample_queries(source: str | Path, compressor: Compressor) -> NDArray[np.float32]:
+    plain = not Path(source).is_dir()
+    vectors = open_vectors(source, metric=compressor.metric if plain else None)
+    if vectors.kind != "embeddings":
+        raise InputError(f"{source} holds {vectors.kind}: sample queries are embeddings")
+    return vectors.read(compressor.max_samples, seed=compressor.seed, columns=()).vectors

@@ -158,6 +158,7 @@ def train_tower(
     rng = np.random.default_rng(options.seed)
     torch.manual_seed(options.seed)
     vectors = torch.from_numpy(x)
+    queries = None if neighborhoods.queries is None else torch.from_numpy(neighborhoods.queries)
     optimizer = _optimizer(tower, options)
     rates = [group["lr"] for group in optimizer.param_groups]
     total = planned_steps(options.epochs, neighborhoods.steps_per_epoch)
@@ -188,7 +189,8 @@ def train_tower(
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * _schedule(step, done)
         tower.train()
-        parts = _losses(tower, vectors, batch, options, device)
+        asking = queries if batch.asked and queries is not None else vectors
+        parts = _losses(tower, vectors, asking, batch, options, device)
         optimizer.zero_grad(set_to_none=True)
         parts["loss"].backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -212,19 +214,22 @@ def train_tower(
 def _losses(
     tower: Tower,
     vectors: Tensor,
+    asking: Tensor,
     batch: Batch,
     options: TrainerOptions,
     device: torch.device,
 ) -> dict[str, Tensor]:
     documents, partners = vectors[batch.documents], vectors[batch.partners]
     clean = mixed(documents, partners, options.mixup, options.metric).to(device)
-    asked = vectors[batch.anchors].to(device)
+    asked = asking[batch.anchors].to(device)
     latent = tower.encoder(_corrupt(clean, options))
     commitment = latent.new_zeros(())
     if tower.quantizer is not None:
         latent, commitment = tower.quantizer.straight_through(latent)
     queries = tower.query_encoder(_corrupt(asked, options))
-    own = torch.from_numpy(batch.anchors[:, None] == batch.documents[None, :]).to(device)
+    # A sample query is no document: none of them is its own.
+    same = (batch.anchors[:, None] == batch.documents[None, :]) & (not batch.asked)
+    own = torch.from_numpy(same).to(device)
     teacher = similarity(asked, clean, options.metric) / options.temperature
     sharpness = tower.log_scale.exp() / options.temperature
     student = similarity(queries, latent, options.metric) * sharpness

@@ -50,7 +50,7 @@ def test_batches_are_the_true_neighborhoods_of_their_seeds(metric: str) -> None:
     neighborhoods = Neighborhoods(x, metric, seeds=3, size=4, anchors=5)
     assert neighborhoods.steps_per_epoch == 8
     drawn = neighborhoods.batches(np.random.default_rng(1))
-    for _, (documents, partners, anchors) in zip(range(70), drawn, strict=False):
+    for _, (documents, partners, anchors, _) in zip(range(70), drawn, strict=False):
         held = set(documents.tolist())
         assert len(held) == len(documents) <= 12
         assert len(set(anchors.tolist())) == len(anchors) == min(5, len(documents))
@@ -63,7 +63,7 @@ def test_batches_are_the_true_neighborhoods_of_their_seeds(metric: str) -> None:
 
 def test_fewer_vectors_than_a_neighborhood() -> None:
     neighborhoods = Neighborhoods(np.eye(3, dtype=np.float32), "ip", seeds=16, size=64, anchors=512)
-    documents, partners, anchors = next(neighborhoods.batches(np.random.default_rng(0)))
+    documents, partners, anchors, _ = next(neighborhoods.batches(np.random.default_rng(0)))
     assert documents.tolist() == [0, 1, 2] == sorted(anchors.tolist())
     assert set(partners.tolist()) <= {0, 1, 2}
     assert neighborhoods.steps_per_epoch == 1

@@ -67,3 +67,19 @@ def test_recall_is_told_beside_that_of_opq(cli: Cli, file: Path, tmp_path: Path)
             f"    training did not beat {method}: the start was kept\n"
         ) in cli(*command).out
     assert cli("info", tmp_path / "model", "--json").json["held_out_recall@10"] == held
+
+
+def test_sample_queries_are_read_and_noted(cli: Cli, file: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "asked.npy", curved(240, seed=3))
+    out = tmp_path / "model"
+    ended = cli(
+        "fit", file, "-o", out, *QUICK, "--code-size", 4, "--queries", tmp_path / "asked.npy"
+    )
+    assert ended.code == 0, ended.err
+    assert json.loads((out / "config.json").read_text())["source"]["sample queries"] == 240
+
+    np.save(tmp_path / "wide.npy", np.ones((9, 40), np.float32))
+    wide = cli("fit", file, "-o", out, *QUICK, "--queries", tmp_path / "wide.npy")
+    assert wide.code == 1
+    assert "sample queries" in wide.err
+    assert len(wide.err.splitlines()) == 1
