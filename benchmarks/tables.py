@@ -14,9 +14,12 @@ import numpy as np
 RESULTS = Path(__file__).parent / "results"
 OURS = "embedpress"
 OURS_ASKED = "embedpress-asked"
+OURS_BRIEF = "embedpress-brief"
+ALL_OURS = (OURS, OURS_ASKED, OURS_BRIEF)
 NAMES = {
     "embedpress": "embedpress",
     "embedpress-asked": "embedpress, given sample queries",
+    "embedpress-brief": "embedpress, trained for two minutes",
     "opq": "OPQ",
     "rq": "residual quantizer",
     "prq": "product of residual quantizers",
@@ -70,7 +73,7 @@ def method_cells(runs: Rows, *, judged: bool) -> list[str]:
         return form.format(np.mean(values)) + off
 
     method, size = runs[0]["method"], runs[0]["bytes"]
-    name = f"**{NAMES[method]}**" if method in (OURS, OURS_ASKED) else NAMES[method]
+    name = f"**{NAMES[method]}**" if method in ALL_OURS else NAMES[method]
     if len(runs) > 1:
         name += f", {len(runs)} seeds"
     model = [run["model_bytes"] for run in runs if "model_bytes" in run]

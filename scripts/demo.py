@@ -108,6 +108,8 @@ def demo(out: Path) -> None:
         work,
         model=str(minilm_folder()),
         id_column="id",
+        # Shorter than the default for so few vectors: it is there to be looked at.
+        epochs=40,
         baselines=("pca", "opq"),
         tell=lambda step: screen.print(f"    {step}"),
     )

@@ -8,7 +8,7 @@ from scipy.special import softmax
 
 from embedpress.autoencoder.losses import neighbor_distillation, reconstruction, similarity
 from embedpress.autoencoder.neighbors import Neighborhoods
-from embedpress.autoencoder.trainer import mixed
+from embedpress.autoencoder.trainer import mixed, planned_steps
 
 
 def test_l2_scores_order_as_distances_do() -> None:
@@ -89,3 +89,10 @@ def test_mixed_vectors_lie_on_the_lines_through_both(metric: str) -> None:
 def test_no_mixing_gives_the_very_vectors() -> None:
     x = torch.randn(5, 3)
     assert mixed(x, x.flip(0), 0.0, "ip") is x
+
+
+def test_a_training_without_epochs_makes_passes_and_never_too_few_steps() -> None:
+    assert planned_steps(3, 54) == 162
+    assert planned_steps(0, 54) == 0
+    assert planned_steps(None, 54) == 40 * 54
+    assert planned_steps(None, 1) == 600
