@@ -106,7 +106,8 @@ def plan(seeds: int) -> list[Job]:
     def order(job: Job) -> tuple[int, ...]:
         size = BYTES.index(job.bytes) if job.bytes in BYTES else len(BYTES)
         method = METHODS.index(job.method)
-        cost = 0 if job.method in ALL_OURS else 2 if job.method in SLOW else 1
+        ours = job.method in (OURS, OURS_ASKED)
+        cost = 0 if ours else 2 if job.method in SLOW else 1
         return job.seed, list(DIMS).index(job.dataset), job.bytes not in MAIN, cost, size, method
 
     return sorted(jobs, key=order)
