@@ -240,7 +240,8 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
             norms = np.einsum("ij,ij->i", x, x, dtype=np.float64)
             scale = float(np.sqrt(norms.mean())) if self.metric != "cosine" else 1.0
             self.scale_ = InputScale(self.metric, scale or 1.0)
-            train, asking, validation = self._split(x, asked)
+            asking = None if asked is None else self._sample(asked)
+            train, asking, validation = self._split(self._sample(x), asking)
             self.history_: dict[str, list[Record]] = {}
             self.sizes_: list[dict[str, Any]] = []
             self.latent_tower_ = self._start_latents(train) if self.n_components else None
@@ -273,7 +274,8 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         check_options(self.get_params(), x.shape[1])
         asked = self._sample_queries(queries, x.shape[1])
         with self._training():
-            train, asking, validation = self._split(x, asked)
+            asking = None if asked is None else self._sample(asked)
+            train, asking, validation = self._split(self._sample(x), asking)
             self._train(self._trainer(train, asking, validation, progress))
         return self
 
@@ -422,11 +424,9 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         return check_vectors(queries, dim=dim, metric=self.metric, what="sample queries")
 
     def _split(
-        self, x: Floats, queries: Floats | None
+        self, unit: Floats, asking: Floats | None = None
     ) -> tuple[Floats, Floats | None, Validation | None]:
         """Vectors to train on, sample queries to train on, and what is held out of either."""
-        unit = self._sample(x)
-        asking = None if queries is None else self._sample(queries)
         source = unit if asking is None else asking
         held_out = self._held_out(len(source))
         if not held_out:
