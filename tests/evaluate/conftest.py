@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import faiss
 import numpy as np
 import pytest
+
+from embedpress.threads import faiss_threads
 
 
 @pytest.fixture(scope="package", autouse=True)
 def one_thread() -> Iterator[None]:
     # On data this small, waking more threads costs more than it saves.
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    yield
-    faiss.omp_set_num_threads(before)
+    with faiss_threads(1):
+        yield
 
 
 def embeddings(n: int, dim: int = 32, *, seed: int = 0) -> np.ndarray:
