@@ -332,7 +332,6 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
             start = copy.deepcopy(tower.state_dict())
             records = train_tower(
                 tower,
-                train,
                 neighborhoods,
                 validation,
                 options,

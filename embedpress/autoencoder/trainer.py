@@ -126,7 +126,6 @@ def planned_steps(epochs: int | None, steps_per_epoch: int) -> int:
 
 def train_tower(
     tower: Tower,
-    x: NDArray[np.float32],
     neighborhoods: Neighborhoods,
     validation: Validation | None,
     options: TrainerOptions,
@@ -139,10 +138,8 @@ def train_tower(
     Parameters
     ----------
     tower : Tower
-    x : ndarray of shape (n, d), float32
-        Training vectors at unit scale.
     neighborhoods : Neighborhoods
-        Over the rows of `x`.
+        Of the training vectors.
     validation : Validation or None
         None where there are too few vectors to hold any out: the last weights stay.
     options : TrainerOptions
@@ -157,7 +154,7 @@ def train_tower(
     """
     rng = np.random.default_rng(options.seed)
     torch.manual_seed(options.seed)
-    vectors = torch.from_numpy(x)
+    vectors = torch.from_numpy(neighborhoods.vectors)
     queries = None if neighborhoods.queries is None else torch.from_numpy(neighborhoods.queries)
     optimizer = _optimizer(tower, options)
     rates = [group["lr"] for group in optimizer.param_groups]
