@@ -45,6 +45,8 @@ TimeBudget = Annotated[
     typer.Option(help="Seconds of training at the most, for each size with --code-size auto."),
 ]
 
+MemoryBudget = Annotated[str, typer.Option(help="Memory for vectors, as in 512M or 2G.")]
+
 
 class What(str, Enum):
     """What compress writes."""
@@ -77,6 +79,13 @@ class MapMethod(str, Enum):
     pca = "pca"
     graph = "graph"
     umap = "umap"
+
+
+class ClusterMethod(str, Enum):
+    """How rows are divided."""
+
+    kmeans = "kmeans"
+    hdbscan = "hdbscan"
 
 
 @app.callback(invoke_without_command=True)
@@ -407,32 +416,82 @@ def cluster_command(
     n_clusters: Annotated[
         int | None, typer.Option(help="Clusters; chosen by silhouette by default.")
     ] = None,
+    method: Annotated[ClusterMethod, typer.Option(help="k-means, or by density.")] = (
+        ClusterMethod.kmeans
+    ),
+    min_cluster_size: Annotated[int, typer.Option(help="Of HDBSCAN.")] = 10,
     labels: Annotated[
         str | None, typer.Option(help="Column of true labels to compare with.")
     ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the photos, for contact sheets.")
+    ] = None,
+    memory_budget: MemoryBudget = "2G",
     seed: Annotated[int, typer.Option(help="Of k-means.")] = 0,
     num_threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Clusters of latents by k-means, with their most typical members.
+    """Clusters of latents: sizes, names by the members' words, typical members.
 
     Example: `embedpress cluster latents -o clusters --n-clusters 20`
     """
-    from embedpress.analyze.verbs import cluster_folder
+    from embedpress.analyze.cluster_folder import cluster_folder
 
     with stopwatch() as seconds:
         result = cluster_folder(
-            source, out, n_clusters=n_clusters, labels=labels, seed=seed, num_threads=num_threads
+            source,
+            out,
+            n_clusters=n_clusters,
+            method=method.value,
+            min_cluster_size=min_cluster_size,
+            labels=labels,
+            images=images,
+            memory_budget=memory_budget,
+            seed=seed,
+            num_threads=num_threads,
         )
-    lines = [f"{result['n_clusters']} clusters in {out}"]
-    if "agreement" in result:
-        lines.append(
-            "  agreement with true labels: "
-            + ", ".join(f"{name} {value:.3f}" for name, value in result["agreement"].items())
+    show({**result, "seconds": seconds()}, as_json=as_json, text="\n".join(_cluster_lines(result)))
+
+
+@app.command("duplicates")
+def duplicates_command(
+    source: Annotated[
+        Path, typer.Argument(metavar="EMB_OR_OUT", help="Embeddings, latents or codes.")
+    ],
+    out: Annotated[Path, typer.Option("-o", "--output", help="Folder for the groups.")],
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Least cosine, 0.95 by default; largest distance for the metric l2."),
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option("-m", "--model", help="Compressor folder, for codes.")
+    ] = None,
+    memory_budget: MemoryBudget = "2G",
+    num_threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Groups of near-duplicates: every pair is compared.
+
+    Example: `embedpress duplicates embeddings -o duplicates --threshold 0.95`
+    """
+    from embedpress.analyze.duplicates_folder import duplicates_folder
+
+    with stopwatch() as seconds:
+        result = duplicates_folder(
+            source,
+            out,
+            threshold=threshold,
+            model=model,
+            memory_budget=memory_budget,
+            num_threads=num_threads,
         )
-    for entry in result["clusters"]:
-        lines.append(f"  cluster {entry['cluster']}, {entry['size']:,} members")
-        lines += [f"    {_shortened(typical)}" for typical in entry["typical"]]
+    lines = [
+        f"{result['n_groups']:,} groups of {result['n_members']:,} of {result['count']:,} rows at "
+        f"{result['threshold']:g}; {result['n_redundant']:,} rows could go; in {out}"
+    ]
+    for group in result["groups"][:10]:
+        lines.append(f"  group {group['group']}, {group['size']:,} rows")
+        lines += [f"    {_shortened(member)}" for member in group["members"]]
     show({**result, "seconds": seconds()}, as_json=as_json, text="\n".join(lines))
 
 
@@ -665,6 +724,25 @@ def _figure_lines(found: dict[str, Any]) -> list[str]:
     if found["target_reached"] is False:
         lines.append(f"  no size reaches recall@10 {found['target_recall']:g}: this is the largest")
     return lines
+
+
+def _cluster_lines(result: dict[str, Any]) -> list[str]:
+    """The clusters, largest first: size, words, most frequent label, typical members."""
+    lines = [f"{result['n_clusters']} clusters of {result['count']:,} rows: {result['labels']}"]
+    if result["noise"]:
+        lines.append(f"  {result['noise']:,} rows belong to none")
+    if "agreement" in result:
+        figures = (f"{name} {value:.3f}" for name, value in result["agreement"].items())
+        lines.append("  agreement with true labels: " + ", ".join(figures))
+    for entry in result["clusters"]:
+        line = f"  cluster {entry['cluster']}, {entry['size']:,} members"
+        if entry.get("words"):
+            line += f": {', '.join(entry['words'])}"
+        if "most_frequent" in entry:
+            line += f" ({entry['share']:.0%} {entry['most_frequent']})"
+        lines.append(line)
+        lines += [f"    {_shortened(typical)}" for typical in entry["typical"]]
+    return lines + [f"  contact sheet {path}" for path in result.get("sheets", [])]
 
 
 def _hit_lines(records: list[dict[str, Any]]) -> str:

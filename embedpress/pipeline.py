@@ -173,7 +173,8 @@ def _judge(
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Clusters, map and report; the figures of each are kept beside its files."""
-    from embedpress.analyze.verbs import cluster_folder, map_folder
+    from embedpress.analyze.cluster_folder import cluster_folder
+    from embedpress.analyze.verbs import map_folder
     from embedpress.evaluate.verb import evaluate_folder
 
     shared: dict[str, Any] = {"seed": seed, "num_threads": num_threads}

@@ -1,94 +1,25 @@
-"""Clusters, outliers and maps of a dataset on disk: read it, call one function, write it."""
+"""Outliers and maps of a dataset on disk: read it, call one function, write it."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from embedpress.analyze.cluster import agreement, cluster
+from embedpress.analyze.cluster import cluster
+from embedpress.analyze.files import make_folder, open_floats, records, write_table
 from embedpress.analyze.outliers import find_outliers, reconstruction_error
 from embedpress.analyze.project import draw_map, neighbors, project
-from embedpress.errors import InputError, UsageError
+from embedpress.errors import UsageError
 from embedpress.onnx.compress import check_kind, metric_for
 from embedpress.onnx.runtime import OnnxCompressor
-from embedpress.vectors import Batch, atomic_path, open_vectors, write_atomic
+from embedpress.vectors import Batch, open_vectors
 
 MOST_ROWS = 1_000_000
 MAP_CLUSTERS = 12
-TYPICAL = 5
 TOP_OUTLIERS = 10
-
-
-def cluster_folder(
-    source: str | Path,
-    out: str | Path,
-    *,
-    n_clusters: int | None = None,
-    labels: str | None = None,
-    seed: int = 0,
-    num_threads: int | None = None,
-) -> dict[str, Any]:
-    """Cluster latents (or embeddings) and write labels.parquet, centroids.npy, clusters.json.
-
-    Parameters
-    ----------
-    source : str or Path
-        A folder or file of vectors, not codes.
-    out : str or Path
-        The folder to write.
-    n_clusters : int, optional
-        Chosen where not given; see :func:`embedpress.analyze.cluster.cluster`.
-    labels : str, optional
-        Metadata column of true labels, to report the agreement with; by default the column
-        ``label`` where there is one.
-    seed : int
-    num_threads : int, optional
-
-    Returns
-    -------
-    dict
-        ``n_clusters``, ``clusters`` (size and typical members of each) and, with true labels,
-        ``agreement`` (NMI, ARI, purity).
-    """
-    batch, metric = _read_floats(source)
-    folder = _folder(out)
-    found = cluster(
-        batch.vectors,
-        n_clusters,
-        spherical=metric != "l2",
-        seed=seed,
-        num_threads=num_threads,
-        n_typical=TYPICAL,
-    )
-    result: dict[str, Any] = {
-        "labels": str(folder / "labels.parquet"),
-        "count": len(batch.ids),
-        "n_clusters": len(found.centroids),
-        "clusters": [
-            {
-                "cluster": number,
-                "size": int(found.sizes[number]),
-                "typical": _records(batch, found.typical[number]),
-            }
-            for number in range(len(found.centroids))
-        ],
-    }
-    truth = labels or ("label" if "label" in batch.metadata.column_names else None)
-    if truth is not None:
-        if truth not in batch.metadata.column_names:
-            raise UsageError(f"{source} has no column {truth!r} of true labels")
-        result["agreement"] = agreement(batch.metadata[truth].to_pylist(), found.labels)
-    _write_table(folder / "labels.parquet", {"id": batch.ids, "cluster": found.labels})
-    with atomic_path(folder / "centroids.npy") as path, path.open("xb") as file:
-        np.save(file, found.centroids, allow_pickle=False)
-    write_atomic(folder / "clusters.json", json.dumps(result, indent=1) + "\n")
-    return result
 
 
 def outliers_folder(
@@ -122,7 +53,7 @@ def outliers_folder(
     compressor = OnnxCompressor(model, num_threads=num_threads)
     vectors = open_vectors(source, metric=metric_for(source, compressor))
     check_kind(vectors, compressor)
-    folder = _folder(out)
+    folder = make_folder(out)
     scores, ids, metadata = [], [], []
     for batch in vectors.iter_batches():
         if compressor.n_components:
@@ -134,7 +65,7 @@ def outliers_folder(
         metadata.append(batch.metadata)
     found = find_outliers(np.concatenate(scores), share)
     all_ids = pa.concat_arrays(ids)
-    _write_table(
+    write_table(
         folder / "scores.parquet",
         {"id": all_ids, "score": found.scores, "outlier": found.labels.astype(bool)},
     )
@@ -147,7 +78,7 @@ def outliers_folder(
         "n_outliers": int(found.labels.sum()),
         "top": [
             {"score": float(found.scores[row]), **record}
-            for row, record in zip(top, _records(everything, top), strict=True)
+            for row, record in zip(top, records(everything, top), strict=True)
         ],
     }
 
@@ -181,8 +112,9 @@ def map_folder(
     dict
         ``png`` and ``parquet`` (paths), ``count``, ``method``.
     """
-    batch, metric = _read_floats(source)
-    folder = _folder(out)
+    vectors = open_floats(source)
+    batch, metric = vectors.read(MOST_ROWS), vectors.metric
+    folder = make_folder(out)
     if labels is None:
         found = cluster(
             batch.vectors,
@@ -212,7 +144,7 @@ def map_folder(
     }
     for name in batch.metadata.column_names:
         columns.setdefault(name, batch.metadata[name])
-    _write_table(folder / "map.parquet", columns)
+    write_table(folder / "map.parquet", columns)
     what = "clusters" if labels is None else labels
     title = f"{len(batch.ids):,} {Path(source).name} by {laid_out.method}, coloured by {what}"
     draw_map(laid_out.points, groups, folder / "map.png", title=title)
@@ -224,21 +156,6 @@ def map_folder(
     }
 
 
-def _read_floats(source: str | Path) -> tuple[Batch, str]:
-    vectors = open_vectors(source)
-    if vectors.kind == "codes":
-        raise InputError(f"{source} holds codes: give latents (compress --what latents)")
-    return vectors.read(MOST_ROWS), vectors.metric
-
-
-def _folder(out: str | Path) -> Path:
-    folder = Path(out)
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file: give a folder to write to")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 def _contamination(value: str | float) -> str | float:
     if value == "auto":
         return "auto"
@@ -246,16 +163,3 @@ def _contamination(value: str | float) -> str | float:
         return float(value)
     except ValueError:
         raise UsageError(f"contamination {value!r} is neither a share nor auto") from None
-
-
-def _records(batch: Batch, rows: NDArray[Any]) -> list[dict[str, Any]]:
-    """Rows as dictionaries of id and the words that show them."""
-    shown = [name for name in ("text", "path", "label") if name in batch.metadata.column_names]
-    taken = batch.metadata.select(shown).take(pa.array(rows)).to_pylist() if shown else None
-    ids = batch.ids.take(pa.array(rows)).to_pylist()
-    return [{"id": one, **(taken[i] if taken is not None else {})} for i, one in enumerate(ids)]
-
-
-def _write_table(path: Path, columns: dict[str, Any]) -> None:
-    with atomic_path(path) as temporary:
-        pq.write_table(pa.table(columns), temporary, compression="zstd")
