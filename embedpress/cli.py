@@ -323,12 +323,25 @@ def index_command(
     source: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of codes or latents.")],
     model: Model,
     out: Annotated[Path, typer.Option("-o", "--output", help="Index folder to write.")],
-    factory: Annotated[str, typer.Option(help="auto, Flat or IVF<n>.")] = "auto",
+    factory: Annotated[
+        str, typer.Option(help="auto, Flat, IVF<lists> or IVF<lists>_HNSW32.")
+    ] = "auto",
+    nprobe: Annotated[
+        int | None,
+        typer.Option(
+            help="Lists that a search visits; found by sample queries.", show_default="auto"
+        ),
+    ] = None,
     rerank: Annotated[Rerank, typer.Option(help="Finer vectors kept on disk.")] = Rerank.none,
     vectors: Annotated[
         Path | None, typer.Option(help="The embeddings, for the rerank tier.")
     ] = None,
-    memory_budget: Annotated[str, typer.Option(help="Memory of blocks in flight.")] = "2G",
+    queries: Annotated[
+        Path | None, typer.Option(help="Embeddings of sample queries, to find nprobe with.")
+    ] = None,
+    memory_budget: Annotated[
+        str, typer.Option(help="Memory of the build; a larger index is opened memory-mapped.")
+    ] = "2G",
     seed: Annotated[int, typer.Option(help="Of the inverted lists.")] = 0,
     num_threads: Threads = None,
     as_json: Json = False,
@@ -340,6 +353,7 @@ def index_command(
     from dataclasses import asdict
 
     from embedpress.index.build import build_index
+    from embedpress.index.manifest import summary
 
     with stopwatch() as seconds, progress_bar("vectors") as progress:
         manifest = build_index(
@@ -347,17 +361,16 @@ def index_command(
             model,
             out,
             factory=factory,
+            nprobe=nprobe,
             rerank=rerank.value,
             vectors=vectors,
+            queries=queries,
             memory_budget=memory_budget,
             seed=seed,
             num_threads=num_threads,
             progress=progress,
         )
-    text = (
-        f"index in {out}: {manifest.count:,} {manifest.what}, {manifest.factory}, "
-        f"{manifest.bytes_per_vector:.1f} bytes a vector in FAISS's file"
-    )
+    text = "\n".join([f"index in {out}", *summary(manifest)])
     result = {"output": str(out), "seconds": seconds(), **asdict(manifest)}
     show(result, as_json=as_json, text=text)
 
@@ -370,6 +383,12 @@ def search_command(
     image: Annotated[Path | None, typer.Option(help="Ask with a photo.")] = None,
     vectors: Annotated[Path | None, typer.Option(help="Ask with embeddings.")] = None,
     k: Annotated[int, typer.Option("-k", help="Hits a query.")] = 10,
+    radius: Annotated[
+        float | None,
+        typer.Option(
+            help="All rows with a larger score, in place of k; of a smaller distance under l2."
+        ),
+    ] = None,
     filter: Annotated[
         str | None, typer.Option(help='Keep rows such as label == "food" and year > 2000.')
     ] = None,
@@ -403,9 +422,14 @@ def search_command(
         num_threads=num_threads,
     )
     with stopwatch() as seconds:
-        hits = opened.search(questions, k, filter=filter, nprobe=nprobe, oversample=oversample)
-        records = opened.records(hits)
-    result = {"k": k, "seconds": seconds(), "hits": records}
+        if radius is None:
+            found = opened.search(questions, k, filter=filter, nprobe=nprobe, oversample=oversample)
+            records = opened.records(found)
+        else:
+            near = opened.range_search(questions, radius, filter=filter, nprobe=nprobe)
+            records = opened.records(near)
+    asked = {"k": k} if radius is None else {"radius": radius}
+    result = {**asked, "seconds": seconds(), "hits": records}
     show(result, as_json=as_json, text="\n\n".join(_hit_lines(found) for found in records))
 
 

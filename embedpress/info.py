@@ -44,7 +44,9 @@ def describe(path: str | Path, *, verify: bool = True) -> dict[str, Any]:
 
 
 def _is_index(folder: Path) -> bool:
-    return (folder / "index.faiss").is_file() or (folder / "ids.parquet").is_file()
+    from embedpress.index.manifest import FILE_NAME
+
+    return any(FILE_NAME.fullmatch(file.name) for file in folder.iterdir())
 
 
 def _vectors(folder: Path, verify: bool) -> dict[str, Any]:
@@ -85,7 +87,7 @@ def _compressor(folder: Path, verify: bool) -> dict[str, Any]:
 
 
 def _index(folder: Path, verify: bool) -> dict[str, Any]:
-    from embedpress.index.search import read_index_manifest
+    from embedpress.index.manifest import read_index_manifest
 
     manifest = read_index_manifest(folder)
     bad = None

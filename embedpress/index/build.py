@@ -1,28 +1,35 @@
-"""Build an index folder: codes added as they are, ids and metadata, a rerank tier."""
+"""Build an index folder: codes laid out as they are, ids and metadata, a rerank tier."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from embedpress.errors import FormatError, InputError, MismatchError, UsageError
-from embedpress.index.centroids import (
-    faiss_metric,
-    latents_of,
-    set_centroids,
-    stages_of,
+from embedpress.errors import MismatchError, UsageError
+from embedpress.index.coarse import coarse_quantizer
+from embedpress.index.faiss_file import rewrite_head, write_flat, write_inverted
+from embedpress.index.folder import Change, changing, check_free
+from embedpress.index.layout import Layout, parse_factory, query_ms, size_of
+from embedpress.index.lists import PartWriter, total_sizes
+from embedpress.index.manifest import Frame, IndexManifest
+from embedpress.index.rerank import FORMS, RerankWriter
+from embedpress.index.scan import Scan, check_origin
+from embedpress.index.table import TableWriter, as_table
+from embedpress.index.tune import (
+    AGREEMENT,
+    DEPTH,
+    MOST_QUERIES,
+    exhaustive_hits,
+    n_queries,
+    tune_nprobe,
 )
-from embedpress.index.factory import Layout, parse_factory
-from embedpress.index.rerank import FORMS, SCALES, VECTORS, write_rerank
 from embedpress.onnx.compress import check_kind, metric_for
 from embedpress.onnx.runtime import OnnxCompressor
 from embedpress.threads import faiss_threads
@@ -32,34 +39,14 @@ from embedpress.vectors import (
     open_vectors,
     parse_size,
     rows_within,
-    sha256_of,
-    write_atomic,
 )
-from embedpress.vectors.files import remove, storage_errors
+from embedpress.vectors.files import storage_errors
 
 Floats = NDArray[np.float32]
-FORMAT_VERSION = 1
-INDEX, IDS, MANIFEST = "index.faiss", "ids.parquet", "manifest.json"
+Ints = NDArray[np.int64]
 
-
-@dataclass(frozen=True)
-class IndexManifest:
-    """What an index folder says of itself (manifest.json)."""
-
-    kind: str
-    format_version: int
-    what: str
-    compressor: str
-    metric: str
-    dim: int
-    count: int
-    factory: str
-    nprobe: int
-    rerank: str
-    rerank_dim: int
-    bytes_per_vector: float
-    extractor: dict[str, Any]
-    sha256: dict[str, str]
+BLOCK_ROWS = 65_536
+_SAMPLE_PER_LIST, _SAMPLE, _SMALL_SAMPLE = 64, 262_144, 4_096
 
 
 def build_index(
@@ -68,8 +55,10 @@ def build_index(
     out: str | Path,
     *,
     factory: str = "auto",
+    nprobe: int | None = None,
     rerank: str = "none",
     vectors: str | Path | None = None,
+    queries: str | Path | None = None,
     memory_budget: str | int = "2G",
     seed: int = 0,
     num_threads: int | None = None,
@@ -79,7 +68,8 @@ def build_index(
 
     Codes are scanned by an ordinary product quantizer (``IndexPQ``, or ``IndexIVFPQ`` without
     residuals) whose centroids are the learnt codebooks; latents by ``IndexFlat`` or
-    ``IndexIVFFlat``. Plain ``faiss.read_index`` opens the file.
+    ``IndexIVFFlat``. Plain ``faiss.read_index`` opens the file. An index that is there stays what
+    it is until the new one is whole.
 
     Parameters
     ----------
@@ -88,15 +78,22 @@ def build_index(
     model : str or Path
         The compressor that made them.
     out : str or Path
-        The folder to write; an index that is there is replaced file by file.
+        The folder to write.
     factory : str
-        "auto", "Flat" or "IVF<n>".
+        "auto" (by the number of vectors), "Flat", "IVF<n>" or "IVF<n>_HNSW<m>".
+    nprobe : int, optional
+        Inverted lists that a search visits. By default the fewest that hold .99 of the first hits
+        of an exhaustive scan.
     rerank : {"none", "int8", "float16", "float32"}
         Form of the embeddings kept on disk to reorder the first hits.
     vectors : str or Path, optional
         The embeddings for the rerank tier, the same rows in the same order.
+    queries : str or Path, optional
+        Embeddings of sample queries, to find `nprobe` with; some of the vectors by default, none
+        of which may find itself.
     memory_budget : str or int
-        Bytes that blocks in flight may take, such as "2G"; the index itself comes on top.
+        Bytes that the build may take, such as "2G", beside what the libraries take (some 200
+        MiB). An index that is larger is opened memory-mapped.
     seed : int
         For the k-means of the inverted lists.
     num_threads : int, optional
@@ -118,51 +115,227 @@ def build_index(
         raise UsageError(f"rerank={rerank!r} must be one of {', '.join(FORMS)}")
     if rerank != "none" and vectors is None:
         raise UsageError("a rerank tier needs the embeddings: give them with --vectors EMB")
+    if nprobe is not None and nprobe < 1:
+        raise UsageError(f"nprobe={nprobe} must be at least 1")
     budget = parse_size(memory_budget)
     compressor = OnnxCompressor(model, num_threads=num_threads)
     compressed = open_vectors(source)
-    _check_origin(compressed, compressor)
+    check_origin(compressed, compressor)
     embeddings = None
     if rerank != "none" and vectors is not None:
-        embeddings = _rerank_vectors(vectors, compressed, compressor)
+        embeddings = rerank_vectors(vectors, compressed, compressor)
     layout = parse_factory(factory, compressed.count)
-    books = compressor.codebooks() if compressed.kind == "codes" else None
-    block = rows_within(budget // 4, 4 * max(compressor.dim, compressed.dim) * 2, at_most=65_536)
-    folder = Path(out)
-    _check_free(folder)
-    with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    # The manifest goes first and comes last: a folder without one is not an index.
-    for name in (MANIFEST, VECTORS, SCALES):
-        remove(folder / name)
-    with faiss_threads(compressor.num_threads):
-        index = _empty_index(compressed, compressor, layout, books, seed)
-        with atomic_path(folder / IDS) as ids_path:
-            _fill(index, compressed, compressor, books, ids_path, block, progress)
-    _write_index(index, folder / INDEX)
-    files = [INDEX, IDS]
-    if embeddings is not None:
-        blocks = _rerank_blocks(embeddings, compressed, block)
-        files += write_rerank(folder, rerank, embeddings.count, embeddings.dim, blocks)
-    per_vector = (folder / INDEX).stat().st_size / compressed.count
-    manifest = IndexManifest(
-        kind="index",
-        format_version=FORMAT_VERSION,
-        what=compressed.kind,
-        compressor=compressor.fingerprint,
-        metric=compressor.metric,
-        dim=index.d,
-        count=compressed.count,
-        factory=layout.name,
-        nprobe=layout.nprobe,
+    scan = Scan(compressor, compressed.kind)
+    build = _Build(
+        compressed=compressed,
+        compressor=compressor,
+        scan=scan,
+        layout=layout,
+        nprobe=nprobe,
         rerank=rerank,
-        rerank_dim=compressor.dim if rerank != "none" else 0,
-        bytes_per_vector=round(per_vector, 3),
-        extractor=_extractor(compressed),
-        sha256={name: sha256_of(folder / name) for name in files},
+        embeddings=embeddings,
+        queries=None if queries is None else scan.queries(_sample(queries, compressor)),
+        budget=budget,
+        seed=seed,
+        progress=progress or (lambda rows: None),
     )
-    write_atomic(folder / MANIFEST, json.dumps(asdict(manifest), indent=1, sort_keys=True) + "\n")
-    return manifest
+    check_free(Path(out))
+    with (
+        changing(Path(out), new=True) as change,
+        storage_errors(Path(out)),
+        faiss_threads(compressor.num_threads),
+    ):
+        return build.run(change)
+
+
+@dataclass
+class _Build:
+    """All that a build knows; :meth:`run` walks with the data."""
+
+    compressed: Vectors
+    compressor: OnnxCompressor
+    scan: Scan
+    layout: Layout
+    nprobe: int | None
+    rerank: str
+    embeddings: Vectors | None
+    queries: Floats | None
+    budget: int
+    seed: int
+    progress: Callable[[int], None]
+
+    def run(self, change: Change) -> IndexManifest:
+        own, asked = self._own_rows(), self.queries
+        nprobe, choice = 0, {"why": self.layout.why} if self.layout.why else {}
+        picked: list[NDArray[Any]] = []
+        rows = self._rows(change, own, picked)
+        with closing(rows) as blocks, atomic_path(change.path("index")) as path:
+            if not self.layout.n_lists:
+                frame = write_flat(path, self.scan.flat(), self.compressed.count, blocks)
+            else:
+                index = self._inverted()
+                frame, sizes = self._write_lists(change, path, index, blocks)
+                if asked is None:
+                    asked = self.scan.restored_queries(np.concatenate(picked))
+                else:
+                    own = np.full(len(asked), -1)
+                nprobe, choice = self._tuned(path, asked, own, choice)
+                index.nprobe = nprobe
+                frame = rewrite_head(path, frame, index, sizes)
+        if self.embeddings is not None:
+            write_tier(
+                change, self.rerank, self._embedding_blocks(self.embeddings), self.embeddings
+            )
+        return change.commit(
+            rows=self.compressed.count,
+            deleted=0,
+            frame=frame,
+            what=self.compressed.kind,
+            compressor=self.compressor.fingerprint,
+            metric=self.compressor.metric,
+            dim=self.scan.dim,
+            factory=self.layout.name,
+            nprobe=nprobe,
+            choice={**choice, **self._estimates(nprobe)},
+            rerank=self.rerank,
+            rerank_dim=self.compressor.dim if self.rerank != "none" else 0,
+            extractor=_extractor(self.compressed),
+        )
+
+    @property
+    def _block(self) -> int:
+        """Rows of a block: the stored form, the latents, and what a scan of them takes."""
+        widest = 4 * max(self.compressor.dim, self.compressed.dim, self.scan.dim)
+        return rows_within(self.budget // 8, 3 * widest, at_most=BLOCK_ROWS)
+
+    def _own_rows(self) -> Ints:
+        """Rows that ask for their neighbours where no queries were given."""
+        if not self.layout.n_lists or self.nprobe is not None or self.queries is not None:
+            return np.empty(0, np.int64)
+        n, count = n_queries(self.compressed.count), self.compressed.count
+        return np.sort(np.random.default_rng(self.seed + 1).choice(count, n, replace=False))
+
+    def _rows(
+        self, change: Change, own: Ints, picked: list[NDArray[Any]]
+    ) -> Generator[NDArray[np.uint8], None, None]:
+        """The stored form of all rows; ids and metadata are written on the way."""
+        low = 0
+        with atomic_path(change.path("ids")) as path, TableWriter(path) as table:
+            for batch in self.compressed.iter_batches(self._block):
+                table.write(as_table(batch))
+                places = own[slice(*np.searchsorted(own, [low, low + len(batch.ids)]))]
+                picked.append(batch.vectors[places - low])
+                yield self.scan.stored(batch.vectors)
+                low += len(batch.ids)
+                self.progress(len(batch.ids))
+
+    def _inverted(self) -> Any:
+        most = self.budget // 4 // (8 * self.scan.latent_dim)
+        n_lists = self.layout.n_lists
+        wanted = max(n_lists, _SMALL_SAMPLE, min(_SAMPLE_PER_LIST * n_lists, _SAMPLE, most))
+        sample = self.compressed.read(
+            min(wanted, self.compressed.count), seed=self.seed, columns=()
+        ).vectors
+        quantizer = coarse_quantizer(
+            self.scan.latents(sample),
+            self.layout,
+            self.scan.metric,
+            repeat=self.scan.stages,
+            seed=self.seed,
+        )
+        return self.scan.inverted(quantizer, n_lists)
+
+    def _write_lists(
+        self, change: Change, path: Path, index: Any, blocks: Iterator[NDArray[np.uint8]]
+    ) -> tuple[Frame, Ints]:
+        with change.parts() as folder:
+            writer = PartWriter(index.nlist, self.budget // 4, folder)
+            low = 0
+            for block in blocks:
+                rows = np.arange(low, low + len(block))
+                writer.add(self.scan.assign(index, block), block, rows)
+                low += len(block)
+            parts = writer.finish()
+            return write_inverted(path, index, parts, self.budget // 8), total_sizes(parts)
+
+    def _tuned(
+        self, path: Path, asked: Floats, own: Ints, choice: dict[str, Any]
+    ) -> tuple[int, dict[str, Any]]:
+        if self.nprobe is not None:
+            return min(self.nprobe, self.layout.n_lists), choice
+        blocks = (
+            self.scan.stored(batch.vectors)
+            for batch in self.compressed.iter_batches(self._block, columns=())
+        )
+        truth = exhaustive_hits(self.scan.flat(), blocks, asked, own, DEPTH)
+        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
+        nprobe, share = tune_nprobe(index, asked, own, truth)
+        figures = {"queries": len(asked), "depth": DEPTH, "target": AGREEMENT}
+        return nprobe, {**choice, **figures, "agreement": round(share, 4)}
+
+    def _estimates(self, nprobe: int) -> dict[str, Any]:
+        size = self.scan.code_size
+        count, dim = self.compressed.count, self.scan.dim
+        total = size_of(self.layout, count, size, dim)
+        return {
+            "estimated_bytes": total,
+            "estimated_query_ms": round(query_ms(self.layout, count, size, dim, nprobe), 3),
+            "memory_map": total > self.budget,
+        }
+
+    def _embedding_blocks(self, embeddings: Vectors) -> Iterator[Floats]:
+        pairs = zip(
+            embeddings.iter_batches(self._block, columns=()),
+            self.compressed.iter_batches(self._block, columns=()),
+            strict=True,
+        )
+        for ours, theirs in pairs:
+            if not ours.ids.equals(theirs.ids):
+                raise MismatchError(
+                    f"{embeddings.path} has other ids than {self.compressed.path}, or another order"
+                )
+            yield tier_vectors(ours.vectors, self.compressed.metric)
+
+
+def rerank_vectors(path: str | Path, compressed: Vectors, compressor: OnnxCompressor) -> Vectors:
+    """The embeddings of a rerank tier, of as many rows as are compressed."""
+    embeddings = open_vectors(path, metric=metric_for(path, compressor))
+    check_kind(embeddings, compressor)
+    if embeddings.count != compressed.count:
+        raise MismatchError(
+            f"{embeddings.path} has {embeddings.count} rows, {compressed.path} has "
+            f"{compressed.count}: the rerank tier takes the same rows in the same order"
+        )
+    return embeddings
+
+
+def write_tier(change: Change, form: str, blocks: Iterator[Floats], embeddings: Vectors) -> None:
+    """Write a rerank tier of embeddings."""
+    rows, dim = embeddings.count, embeddings.dim
+    with (
+        atomic_path(change.path("rerank")) as path,
+        atomic_path(change.path("rerank_scales")) as scales,
+        RerankWriter(path, scales, form, rows, dim) as tier,
+    ):
+        for block in blocks:
+            tier.write(block)
+
+
+def tier_vectors(embeddings: Floats, metric: str) -> Floats:
+    """Embeddings as a tier keeps them: under "cosine" their lengths do not count."""
+    if metric != "cosine":
+        return embeddings
+    # float16 holds numbers around 1 best.
+    scaled: Floats = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    return scaled
+
+
+def _sample(path: str | Path, compressor: OnnxCompressor) -> Floats:
+    """Embeddings of sample queries."""
+    found = open_vectors(path, metric=metric_for(path, compressor))
+    check_kind(found, compressor)
+    sample: Floats = found.read(MOST_QUERIES, columns=()).vectors
+    return sample
 
 
 def _extractor(compressed: Vectors) -> dict[str, Any]:
@@ -177,186 +350,3 @@ def _extractor(compressed: Vectors) -> dict[str, Any]:
         "revision": manifest.revision,
         "pooling": manifest.pooling,
     }
-
-
-def _check_origin(compressed: Vectors, compressor: OnnxCompressor) -> None:
-    if compressed.kind not in ("codes", "latents") or compressed.manifest is None:
-        raise InputError(f"{compressed.path} holds {compressed.kind}: compress them first")
-    made_by = compressed.manifest.config.get("compressor")
-    if made_by != compressor.fingerprint:
-        raise MismatchError(
-            f"{compressed.path} was compressed by another compressor (fingerprint {made_by}) "
-            f"than {compressor.path} ({compressor.fingerprint}): compress again or use that one"
-        )
-    codes = compressed.kind == "codes"
-    size = compressor.code_size if codes else compressor.n_components
-    if compressed.dim != size:
-        raise FormatError(
-            f"{compressed.path} has {compressed.dim} values a row, its compressor gives {size}"
-        )
-
-
-def _check_free(folder: Path) -> None:
-    """Refuse to write an index over anything but an index."""
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file: give a folder to write to")
-    others = ("config.json", "journal.jsonl")
-    held = {name for name in (INDEX, IDS, MANIFEST, *others) if (folder / name).exists()}
-    if held.intersection(others) or held == {MANIFEST}:
-        raise UsageError(f"{folder} holds vectors or a compressor: give a folder of its own")
-
-
-def _empty_index(
-    compressed: Vectors,
-    compressor: OnnxCompressor,
-    layout: Layout,
-    books: Floats | None,
-    seed: int,
-) -> Any:
-    metric = faiss_metric(compressor.metric)
-    inverted: Any
-    if books is None:
-        flat = faiss.IndexFlat(compressed.dim, metric)
-        if not layout.n_lists:
-            return flat
-        lists = _coarse(compressed, layout, metric, seed, latents=lambda x: x, repeat=1)
-        inverted = faiss.IndexIVFFlat(lists, compressed.dim, layout.n_lists, metric)
-    else:
-        stages = stages_of(compressor)
-        code_size, _, width = books.shape
-        if not layout.n_lists:
-            scan = faiss.IndexPQ(code_size * width, code_size, 8, metric)
-            set_centroids(scan.pq, books)
-            scan.is_trained = True
-            return scan
-        lists = _coarse(
-            compressed,
-            layout,
-            metric,
-            seed,
-            latents=lambda codes: latents_of(codes, books, stages),
-            repeat=stages,
-        )
-        inverted = faiss.IndexIVFPQ(lists, code_size * width, layout.n_lists, code_size, 8, metric)
-        inverted.by_residual = False
-        set_centroids(inverted.pq, books)
-    # FAISS frees the coarse quantizer with the index only when told that it is its own.
-    lists.this.disown()
-    inverted.own_fields = True
-    inverted.is_trained = True
-    inverted.nprobe = layout.nprobe
-    return inverted
-
-
-def _coarse(
-    compressed: Vectors,
-    layout: Layout,
-    metric: int,
-    seed: int,
-    *,
-    latents: Callable[[NDArray[Any]], Floats],
-    repeat: int,
-) -> Any:
-    """The coarse quantizer: k-means centres of a sample's latents."""
-    limit = min(compressed.count, max(256 * layout.n_lists, layout.n_lists))
-    sample = latents(compressed.read(min(limit, 262_144), seed=seed, columns=()).vectors)
-    kmeans = faiss.Kmeans(
-        sample.shape[1],
-        layout.n_lists,
-        niter=10,
-        seed=seed,
-        spherical=metric == faiss.METRIC_INNER_PRODUCT,
-        min_points_per_centroid=1,
-    )
-    kmeans.train(sample)
-    # A query is laid out once a stage; so are the centres it is compared with.
-    centres = np.tile(np.asarray(kmeans.centroids, np.float32), (1, repeat))
-    lists = faiss.IndexFlat(centres.shape[1], metric)
-    lists.add(np.ascontiguousarray(centres))
-    return lists
-
-
-def _fill(
-    index: Any,
-    compressed: Vectors,
-    compressor: OnnxCompressor,
-    books: Floats | None,
-    ids_path: Path,
-    block: int,
-    progress: Callable[[int], None] | None,
-) -> None:
-    writer: pq.ParquetWriter | None = None
-    low = 0
-    try:
-        for batch in compressed.iter_batches(block):
-            _add(index, batch.vectors, low, books, stages_of(compressor))
-            table = pa.table({"id": batch.ids})
-            for name in batch.metadata.column_names:
-                table = table.append_column(name, batch.metadata[name])
-            if writer is None:
-                writer = pq.ParquetWriter(ids_path, table.schema, compression="zstd")
-            writer.write_table(table)
-            low += len(batch.ids)
-            if progress is not None:
-                progress(len(batch.ids))
-    finally:
-        if writer is not None:
-            writer.close()
-
-
-def _add(index: Any, values: NDArray[Any], low: int, books: Floats | None, stages: int) -> None:
-    if books is None:
-        index.add(values)
-    elif isinstance(index, faiss.IndexPQ):
-        index.add_sa_codes(values)
-    else:
-        z = latents_of(values, books, stages)
-        lists = index.quantizer.search(np.tile(z, (1, stages)), 1)[1][:, 0]
-        rows = np.arange(low, low + len(values), dtype=np.int64)
-        order = np.argsort(lists, kind="stable")
-        starts = np.searchsorted(lists[order], np.arange(index.nlist + 1))
-        for number in range(index.nlist):
-            part = order[starts[number] : starts[number + 1]]
-            if len(part):
-                ids, codes = rows[part], np.ascontiguousarray(values[part])
-                index.invlists.add_entries(
-                    number, len(part), faiss.swig_ptr(ids), faiss.swig_ptr(codes)
-                )
-        index.ntotal += len(values)
-
-
-def _rerank_vectors(path: str | Path, compressed: Vectors, compressor: OnnxCompressor) -> Vectors:
-    embeddings = open_vectors(path, metric=metric_for(path, compressor))
-    check_kind(embeddings, compressor)
-    if embeddings.count != compressed.count:
-        raise MismatchError(
-            f"{embeddings.path} has {embeddings.count} rows, {compressed.path} has "
-            f"{compressed.count}: the rerank tier takes the same rows in the same order"
-        )
-    return embeddings
-
-
-def _rerank_blocks(embeddings: Vectors, compressed: Vectors, rows: int) -> Iterator[Floats]:
-    pairs = zip(
-        embeddings.iter_batches(rows, columns=()),
-        compressed.iter_batches(rows, columns=()),
-        strict=True,
-    )
-    for ours, theirs in pairs:
-        if not ours.ids.equals(theirs.ids):
-            raise MismatchError(
-                f"{embeddings.path} has other ids than {compressed.path}, or another order"
-            )
-        if compressed.metric == "cosine":
-            # Their lengths do not count, and float16 holds those around 1 best.
-            yield ours.vectors / np.linalg.norm(ours.vectors, axis=1, keepdims=True)
-        else:
-            yield ours.vectors
-
-
-def _write_index(index: Any, path: Path) -> None:
-    with atomic_path(path) as temporary:
-        try:
-            faiss.write_index(index, str(temporary))
-        except RuntimeError as error:
-            raise OSError(str(error).splitlines()[0]) from error

@@ -3,67 +3,67 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embedpress.errors import EmbedpressError, FormatError, InputError
-from embedpress.vectors.files import atomic_path
 from embedpress.vectors.readers import read_npy_header
 
 Floats = NDArray[np.float32]
 FORMS = ("none", "int8", "float16", "float32")
-VECTORS, SCALES = "rerank.npy", "rerank_scales.npy"
+_BLOCK = 64 << 20
+"""Bytes of candidates that are compared at once."""
 
 
-def write_rerank(
-    folder: Path, form: str, count: int, dim: int, blocks: Iterable[Floats]
-) -> list[str]:
-    """Write the tier, block after block in the order of the index's rows.
+class RerankWriter:
+    """Writes a tier, block after block in the order of the index's rows.
 
     Parameters
     ----------
-    folder : Path
+    path, scales_path : Path
+        The files to make: vectors, and a float32 scale a vector under "int8".
     form : {"int8", "float16", "float32"}
-        "int8" keeps one float32 scale a vector beside it.
-    count, dim : int
-    blocks : iterable of ndarray of shape (n, dim), float32
-
-    Returns
-    -------
-    list of str
-        Names of the files written.
-
-    Raises
-    ------
-    InputError
-        A number is too large for float16.
+    rows, dim : int
+        What will be written.
     """
-    dtype = np.dtype(form)
-    with atomic_path(folder / VECTORS) as path, atomic_path(folder / SCALES) as scale_path:
-        stored = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(count, dim))
-        scales = np.lib.format.open_memmap(
-            scale_path, mode="w+", dtype=np.float32, shape=(count if form == "int8" else 0,)
-        )
-        low = 0
-        for block in blocks:
-            high = low + len(block)
-            if form == "int8":
-                scale = np.abs(block).max(axis=1) / 127
-                safe = np.where(scale > 0, scale, 1)
-                stored[low:high] = np.rint(block / safe[:, None])
-                scales[low:high] = scale
-            else:
-                if form == "float16" and np.abs(block).max() > np.finfo(np.float16).max:
-                    raise InputError("the embeddings are too large for float16: take float32")
-                stored[low:high] = block
-            low = high
-        stored.flush()
-        scales.flush()
-    return [VECTORS, SCALES]
+
+    def __init__(self, path: Path, scales_path: Path, form: str, rows: int, dim: int) -> None:
+        self._form = form
+        self._stored = _open_npy(path, (rows, dim), np.dtype(form))
+        scaled = rows if form == "int8" else 0
+        self._scales = _open_npy(scales_path, (scaled,), np.dtype(np.float32))
+
+    def __enter__(self) -> RerankWriter:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stored.close()
+        self._scales.close()
+
+    def write(self, block: Floats) -> None:
+        """Add vectors (n, dim), float32.
+
+        Raises
+        ------
+        InputError
+            A number is too large for float16.
+        """
+        if self._form == "int8":
+            scale = np.abs(block).max(axis=1, initial=0) / np.float32(127)
+            safe = np.where(scale > 0, scale, 1)
+            self.copy(np.rint(block / safe[:, None]).astype(np.int8), scale)
+            return
+        if self._form == "float16" and np.abs(block).max(initial=0) > np.finfo(np.float16).max:
+            raise InputError("the embeddings are too large for float16: take float32")
+        self.copy(block.astype(self._form), np.empty(0, np.float32))
+
+    def copy(self, stored: NDArray[Any], scales: Floats) -> None:
+        """Add rows of another tier of this form, as they are stored."""
+        self._stored.write(np.ascontiguousarray(stored).data)
+        self._scales.write(np.ascontiguousarray(scales).data)
 
 
 class RerankTier:
@@ -71,37 +71,82 @@ class RerankTier:
 
     Parameters
     ----------
-    folder : Path
-        The index folder.
+    path, scales_path : Path
     form : {"int8", "float16", "float32"}
-    count, dim : int
+    rows, dim : int
         As the index's manifest says; the files must agree.
     """
 
-    def __init__(self, folder: Path, form: str, count: int, dim: int) -> None:
+    def __init__(self, path: Path, scales_path: Path, form: str, rows: int, dim: int) -> None:
         self.form = form
-        scale_count = count if form == "int8" else 0
-        self._stored = _mapped(folder / VECTORS, (count, dim), np.dtype(form))
-        self._scales = _mapped(folder / SCALES, (scale_count,), np.dtype(np.float32))
+        scaled = rows if form == "int8" else 0
+        self._stored = _mapped(path, (rows, dim), np.dtype(form))
+        self._scales = _mapped(scales_path, (scaled,), np.dtype(np.float32))
+
+    def stored(self, rows: NDArray[np.int64] | slice) -> tuple[NDArray[Any], Floats]:
+        """Rows as they lie in the files, with their scales (none but under "int8")."""
+        scales = self._scales[rows] if self.form == "int8" else np.empty(0, np.float32)
+        return self._stored[rows], scales
 
     def rows(self, rows: NDArray[np.int64]) -> Floats:
         """Vectors (n, dim), float32, of index rows."""
-        block = self._stored[rows].astype(np.float32)
+        stored, scales = self.stored(rows)
+        block: Floats = stored.astype(np.float32)
         if self.form == "int8":
-            block *= self._scales[rows][:, None]
+            block *= scales[:, None]
         return block
 
-    def rescore(self, query: Floats, rows: NDArray[np.int64], metric: str) -> Floats:
-        """Scores of one unit-scale query against rows; for "l2", squared distances."""
-        block = self.rows(rows)
-        scores: Floats
-        if metric == "l2":
-            scores = np.square(block - query).sum(axis=1)
-            return scores
-        scores = block @ query
+    def scores(self, queries: Floats, rows: NDArray[np.int64], metric: str) -> Floats:
+        """Scores of candidates.
+
+        Parameters
+        ----------
+        queries : ndarray of shape (n_queries, dim), float32
+        rows : ndarray of shape (n_queries, n), int64
+            Each query's candidates; -1 for none.
+        metric : {"cosine", "ip", "l2"}
+
+        Returns
+        -------
+        ndarray of shape (n_queries, n), float32
+            Larger is nearer, but for "l2": squared distances. Infinitely far where there is none.
+        """
+        worst = np.float32(np.inf if metric == "l2" else -np.inf)
+        scores = np.full(rows.shape, worst, np.float32)
         if metric == "cosine":
-            scores = scores / np.maximum(np.linalg.norm(block, axis=1), 1e-12)
+            queries = queries / np.linalg.norm(queries, axis=1, keepdims=True)
+        per_query = max(1, rows.shape[1] * queries.shape[1] * 4)
+        step = max(1, _BLOCK // per_query)
+        for low in range(0, len(rows), step):
+            cut = slice(low, low + step)
+            scores[cut] = self._block_scores(queries[cut], rows[cut], metric, worst)
         return scores
+
+    def _block_scores(
+        self, queries: Floats, rows: NDArray[np.int64], metric: str, worst: np.float32
+    ) -> Floats:
+        # Each row is read once, and in the order of the file, whoever asks for it.
+        wanted, places = np.unique(rows, return_inverse=True)
+        vectors = self.rows(np.maximum(wanted, 0))
+        if metric == "cosine":
+            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        near = vectors[places.reshape(rows.shape)]
+        found: Floats
+        if metric == "l2":
+            near -= queries[:, None]
+            found = np.einsum("qnd,qnd->qn", near, near)
+        else:
+            found = np.matmul(near, queries[:, :, None])[..., 0]
+        return np.where(rows >= 0, found, worst)
+
+
+def _open_npy(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> BinaryIO:
+    """Begin a .npy file; its rows are written behind the header, so that none stay in memory."""
+    file = path.open("xb", buffering=1 << 20)
+    described = np.lib.format.dtype_to_descr(dtype)
+    header = {"descr": described, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    return file
 
 
 def _mapped(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:

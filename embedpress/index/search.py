@@ -3,48 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
-from embedpress.errors import FormatError, InputError, MismatchError, UsageError
-from embedpress.index.build import FORMAT_VERSION, IDS, INDEX, MANIFEST, IndexManifest
-from embedpress.index.centroids import faiss_metric
+from embedpress.errors import FormatError, MismatchError, StorageError, UsageError
+from embedpress.index.faiss_file import check_frame
 from embedpress.index.filter import filter_rows
+from embedpress.index.hits import Hits, RangeHits, best_first, padded
+from embedpress.index.manifest import IndexManifest, read_index_manifest
 from embedpress.index.rerank import RerankTier
+from embedpress.index.scan import faiss_metric
+from embedpress.index.selection import Selection, read_deleted
+from embedpress.index.table import read_table
 from embedpress.onnx.runtime import OnnxCompressor
 from embedpress.threads import check_threads, faiss_threads
 from embedpress.vectors import check_vectors, sha256_of
-from embedpress.vectors.document import read_document
 
 Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
 LARGEST_K = 10_000
-
-
-@dataclass(frozen=True)
-class Hits:
-    """What a search found, a line a query.
-
-    Attributes
-    ----------
-    rows : ndarray of shape (n_queries, k), int64
-        Rows of the index, best first; -1 where there were fewer than `k`.
-    scores : ndarray of shape (n_queries, k), float32
-        Larger is nearer, but for "l2": squared distances. Infinitely far where the row is -1.
-    """
-
-    rows: NDArray[np.int64]
-    scores: Floats
+_FILTERS = 32
+"""Filters whose rows are remembered, a bit a row each."""
+_RANGE_BYTES = 256 << 20
+_ATTEMPTS = 5
 
 
 class SearchIndex:
     """An index folder, opened with the compressor that belongs to it.
+
+    What is opened stays what it is, whatever becomes of the folder.
 
     Parameters
     ----------
@@ -52,9 +46,13 @@ class SearchIndex:
         An index folder.
     compressor : OnnxCompressor, str or Path
         The compressor whose codes are in it.
-    memory_map : bool
-        Read the vectors from disk as they are needed, where FAISS can; the index file's
-        checksum is then not compared first.
+    memory_map : bool, optional
+        Read the vectors from disk as they are needed. By default, where the index was larger than
+        its memory budget.
+    verify : bool
+        Compare the vectors with their checksum. False is for opening a memory-mapped index in
+        an instant: then only what FAISS parses is compared, and damaged vectors are found wrongly
+        or not at all, but do no other harm. A folder of format version 1 is always compared.
     num_threads : int, optional
         Threads of a search.
 
@@ -73,30 +71,58 @@ class SearchIndex:
         path: str | Path,
         compressor: OnnxCompressor | str | Path,
         *,
-        memory_map: bool = False,
+        memory_map: bool | None = None,
+        verify: bool | None = None,
         num_threads: int | None = None,
     ) -> None:
         self.path = Path(path)
-        self.manifest = read_index_manifest(self.path)
+        manifest = read_index_manifest(self.path)
         if not isinstance(compressor, OnnxCompressor):
             compressor = OnnxCompressor(compressor, num_threads=num_threads)
-        if compressor.fingerprint != self.manifest.compressor:
-            raise MismatchError(
-                f"the index at {self.path} holds codes of another compressor (fingerprint "
-                f"{self.manifest.compressor}) than {compressor.path} "
-                f"({compressor.fingerprint}): search it with that one"
-            )
         self.compressor = compressor
         self.num_threads = compressor.num_threads if num_threads is None else num_threads
         check_threads(self.num_threads)
+        for attempt in range(_ATTEMPTS):
+            try:
+                self._open(manifest, memory_map, verify)
+                break
+            except (FormatError, StorageError):
+                # The index may have changed meanwhile, and its old files be gone.
+                before, manifest = manifest, read_index_manifest(self.path)
+                if manifest == before or attempt == _ATTEMPTS - 1:
+                    raise
+
+    def _open(self, manifest: IndexManifest, memory_map: bool | None, verify: bool | None) -> None:
+        if self.compressor.fingerprint != manifest.compressor:
+            raise MismatchError(
+                f"the index at {self.path} holds codes of another compressor (fingerprint "
+                f"{manifest.compressor}) than {self.compressor.path} "
+                f"({self.compressor.fingerprint}): search it with that one"
+            )
+        mapped = manifest.choice.get("memory_map") is True if memory_map is None else memory_map
+        verify = not mapped if verify is None else verify
+        files = {role: self.path / name for role, name in manifest.files.items()}
         # FAISS can crash on a damaged file, or ask for absurd amounts of memory.
-        _check_sums(self.path, self.manifest, (IDS,) if memory_map else (IDS, INDEX))
-        self.faiss = _read_faiss(self.path / INDEX, self.manifest, memory_map)
-        self.table = _read_table(self.path / IDS, self.manifest.count)
+        whole = [role for role in ("ids", "deleted") if role in files]
+        _check_sums(self.path, manifest, [*whole, "index"] if verify else whole)
+        if not verify:
+            self._check_frame(files["index"], manifest)
+        self.manifest = manifest
+        self.faiss = _read_faiss(files["index"], manifest, mapped)
+        self.table = read_table(files["ids"], manifest.rows)
+        live = None
+        if manifest.deleted:
+            live = ~read_deleted(files["deleted"], manifest.rows, manifest.deleted)
+        # Bound to the table rather than to this object, which then goes when nobody holds it.
+        self._select = lru_cache(_FILTERS)(partial(_selection, self.table, live))
         self.rerank_tier: RerankTier | None = None
-        if self.manifest.rerank != "none":
+        if manifest.rerank != "none":
             self.rerank_tier = RerankTier(
-                self.path, self.manifest.rerank, self.manifest.count, self.manifest.rerank_dim
+                files["rerank"],
+                files["rerank_scales"],
+                manifest.rerank,
+                manifest.rows,
+                manifest.rerank_dim,
             )
 
     def __len__(self) -> int:
@@ -123,7 +149,8 @@ class SearchIndex:
         filter : str, optional
             Keep only rows whose metadata fit; see :mod:`embedpress.index.filter`.
         nprobe : int, optional
-            Inverted lists to visit, by default what the index was built with.
+            Inverted lists to visit. By default what the index was built with, and more for
+            queries that found fewer than `k` rows in them.
         oversample : int
             With a rerank tier, the first ``oversample * k`` hits are reordered by it.
         rerank : bool, optional
@@ -135,197 +162,251 @@ class SearchIndex:
         """
         if not 1 <= k <= LARGEST_K:
             raise UsageError(f"k={k} must lie between 1 and {LARGEST_K}")
-        if nprobe is not None and nprobe < 1:
-            raise UsageError(f"nprobe={nprobe} must be at least 1")
         if oversample < 1:
             raise UsageError(f"oversample={oversample} must be at least 1")
-        rerank = self.rerank_tier is not None if rerank is None else rerank
+        tier = self._tier(rerank)
+        embeddings, asked = self._asked(queries, nprobe)
+        selection = self._select(filter)
+        wanted = min(self.manifest.rows, k * oversample if tier else k)
+        if wanted == 0 or (selection is not None and selection.count == 0):
+            rows = np.empty((len(asked), 0), np.int64)
+            return padded(rows, rows.astype(np.float32), k, self.manifest.metric)
+        with faiss_threads(self.num_threads):
+            scores, rows = self._scan(asked, wanted, selection, nprobe)
+        if tier is not None:
+            scores = tier.scores(embeddings, rows, self.manifest.metric)
+            order = best_first(scores, self.manifest.metric)
+            rows, scores = np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1)
+        return padded(rows, scores, k, self.manifest.metric)
+
+    def range_search(
+        self,
+        queries: ArrayLike,
+        radius: float,
+        *,
+        filter: str | None = None,
+        nprobe: int | None = None,
+        limit: int = LARGEST_K,
+        rerank: bool | None = None,
+    ) -> RangeHits:
+        """All vectors within a radius of query embeddings.
+
+        Parameters
+        ----------
+        queries : array-like of shape (n_queries, d)
+        radius : float
+            Rows with a larger score are found, under "l2" those with a smaller squared distance.
+        filter, nprobe
+            As for :meth:`search`; what lies in lists that are not visited is not found.
+        limit : int
+            Hits a query at the most, the best ones.
+        rerank : bool, optional
+            Whether the rerank tier gives the scores that are compared with `radius`; the scan of
+            the codes must have found them, too. By default, whether there is a rerank tier.
+
+        Returns
+        -------
+        RangeHits
+        """
+        if not np.isfinite(radius):
+            raise UsageError(f"radius={radius} must be a finite number")
+        if limit < 1:
+            raise UsageError(f"limit={limit} must be at least 1")
+        tier = self._tier(rerank)
+        embeddings, asked = self._asked(queries, nprobe)
+        selection = self._select(filter)
+        sizes, rows, scores = [0], [np.empty(0, np.int64)], [np.empty(0, np.float32)]
+        step = max(1, _RANGE_BYTES // (12 * max(self.manifest.rows, 1)))
+        for low in range(0, len(asked), step):
+            with faiss_threads(self.num_threads):
+                found = self._scan_range(asked[low : low + step], radius, selection, nprobe)
+            for offset, (near, value) in enumerate(found.lines()):
+                self._check_rows(near)
+                if tier is not None and len(near):
+                    query = embeddings[low + offset : low + offset + 1]
+                    value = tier.scores(query, near[None], self.manifest.metric)[0]
+                    inside = value < radius if self.manifest.metric == "l2" else value > radius
+                    near, value = near[inside], value[inside]
+                order = best_first(value, self.manifest.metric)[:limit]
+                sizes.append(len(order))
+                rows.append(near[order])
+                scores.append(value[order])
+        return RangeHits(np.cumsum(sizes), np.concatenate(rows), np.concatenate(scores))
+
+    def ids(self, rows: Ints) -> list[list[int | str | None]]:
+        """Ids of index rows (n_queries, k), None for -1."""
+        places = pa.array(rows.ravel(), mask=rows.ravel() < 0)
+        flat = self.table["id"].take(places).to_pylist()
+        width = rows.shape[1]
+        return [flat[low : low + width] for low in range(0, len(flat), width)]
+
+    def records(self, hits: Hits | RangeHits) -> list[list[dict[str, Any]]]:
+        """The hits of each query as dictionaries: id, score and metadata."""
+        found = []
+        for rows, scores in hits.lines():
+            taken = self.table.take(pa.array(rows)).to_pylist()
+            # The search's own score stands over metadata of that name.
+            found.append(
+                [
+                    {"id": record["id"], "score": 0.0} | record | {"score": float(score)}
+                    for record, score in zip(taken, scores, strict=True)
+                ]
+            )
+        return found
+
+    def _tier(self, rerank: bool | None) -> RerankTier | None:
         if rerank and self.rerank_tier is None:
             raise UsageError(f"the index at {self.path} has no rerank tier: build it with one")
+        return None if rerank is False else self.rerank_tier
+
+    def _asked(self, queries: ArrayLike, nprobe: int | None) -> tuple[Floats, Floats]:
+        """Query embeddings, checked, and as the scan takes them."""
+        if nprobe is not None and nprobe < 1:
+            raise UsageError(f"nprobe={nprobe} must be at least 1")
         x = check_vectors(queries, dim=self.compressor.dim, metric=self.compressor.metric)
+        codes = self.manifest.what == "codes"
         mapped = (
-            self.compressor.encode_queries(x)
-            if self.manifest.what == "codes"
-            else self.compressor.transform_queries(x)
+            self.compressor.encode_queries(x) if codes else self.compressor.transform_queries(x)
         )
         if mapped.shape[1] != self.faiss.d:
             raise FormatError(
                 f"{self.path} has {self.faiss.d} dimensions, its compressor asks with "
                 f"{mapped.shape[1]}"
             )
-        kept = None if filter is None else filter_rows(self.table, filter)
-        wanted = min(len(self), k * oversample if rerank else k)
-        scores, rows = self._scan(mapped, wanted, kept, nprobe)
-        if rerank:
-            rows, scores = self._reorder(x, rows)
-        return Hits(*_padded(rows, scores, k, self.manifest.metric))
+        return x, mapped
 
-    def ids(self, rows: NDArray[np.int64]) -> list[list[int | str | None]]:
-        """Ids of index rows (n_queries, k), None for -1."""
-        column = self.table["id"]
-        return [[column[int(r)].as_py() if r >= 0 else None for r in line] for line in rows]
+    @cached_property
+    def _selectable(self) -> Any:
+        """An index that takes a selector: FAISS's IndexPQ takes none, an inverted file does.
 
-    def records(self, hits: Hits) -> list[list[dict[str, Any]]]:
-        """The hits of each query as dictionaries: id, score and metadata."""
-        found = []
-        for line, scores in zip(hits.rows, hits.scores, strict=True):
-            real = line >= 0
-            taken = self.table.take(pa.array(line[real])).to_pylist()
-            # The search's own score stands over metadata of that name.
-            found.append(
-                [
-                    {"id": record["id"], "score": 0.0} | record | {"score": float(score)}
-                    for record, score in zip(taken, scores[real], strict=True)
-                ]
-            )
-        return found
+        The codes of an IndexPQ are put in a file of one list, once, at code_size + 8 bytes a row.
+        """
+        if not isinstance(self.faiss, faiss.IndexPQ):
+            return self.faiss
+        flat = self.faiss
+        one: Any = faiss.IndexFlat(flat.d, flat.metric_type)
+        one.add(np.zeros((1, flat.d), np.float32))
+        index: Any = faiss.IndexIVFPQ(one, flat.d, 1, flat.pq.M, flat.pq.nbits, flat.metric_type)
+        one.this.disown()
+        index.own_fields = True
+        index.by_residual = False
+        index.pq.centroids = flat.pq.centroids
+        index.is_trained = True
+        rows = np.arange(flat.ntotal)
+        index.invlists.add_entries(0, flat.ntotal, faiss.swig_ptr(rows), flat.codes.data())
+        index.ntotal = flat.ntotal
+        return index
 
     def _scan(
-        self, queries: Floats, k: int, kept: NDArray[np.bool_] | None, nprobe: int | None
-    ) -> tuple[Floats, NDArray[np.int64]]:
-        with faiss_threads(self.num_threads):
-            if isinstance(self.faiss, faiss.IndexIVF):
-                options: dict[str, Any] = {"nprobe": nprobe or self.faiss.nprobe}
-                if kept is not None:
-                    bits: Any = np.packbits(kept, bitorder="little")
-                    selector: Any = faiss.IDSelectorBitmap
-                    options["sel"] = selector(bits)
-                parameters: Any = faiss.SearchParametersIVF
-                scores, rows = self.faiss.search(queries, k, params=parameters(**options))
-            elif kept is None:
-                scores, rows = self.faiss.search(queries, k)
-            else:
-                scores, rows = self._scan_kept(queries, k, np.flatnonzero(kept))
-        return scores, rows
+        self, queries: Floats, k: int, selection: Selection | None, nprobe: int | None
+    ) -> tuple[Floats, Ints]:
+        index = self.faiss if selection is None else self._selectable
+        if not isinstance(index, faiss.IndexIVF):
+            scores, rows = index.search(queries, k, params=_parameters(index, selection, 1))
+            return scores, self._check_rows(rows)
+        visited = nprobe or self.faiss_nprobe
+        scores, rows = index.search(queries, k, params=_parameters(index, selection, visited))
+        reachable = min(k, self.manifest.count if selection is None else selection.count)
+        while nprobe is None and visited < index.nlist:
+            few = np.flatnonzero(rows[:, reachable - 1] < 0)
+            if not len(few):
+                break
+            visited = min(4 * visited, index.nlist)
+            parameters = _parameters(index, selection, visited)
+            scores[few], rows[few] = index.search(queries[few], k, params=parameters)
+        return scores, self._check_rows(rows)
 
-    def _scan_kept(
-        self, queries: Floats, k: int, kept: NDArray[np.int64]
-    ) -> tuple[Floats, NDArray[np.int64]]:
-        """Scan only some rows: FAISS's IndexPQ takes no selector, so they are copied out."""
-        if not len(kept):
-            empty = np.full((len(queries), k), -1, np.int64)
-            return np.zeros(empty.shape, np.float32), empty
-        part = _empty_like(self.faiss)
-        codes = faiss.vector_to_array(self.faiss.codes).reshape(len(self), -1)
-        part.add_sa_codes(np.ascontiguousarray(codes[kept]))
-        scores, rows = part.search(queries, min(k, len(kept)))
-        return scores, np.where(rows >= 0, kept[rows], -1)
+    @property
+    def faiss_nprobe(self) -> int:
+        """Lists that a search visits by default; 1 where there are none."""
+        return max(1, self.manifest.nprobe)
 
-    def _reorder(
-        self, queries: Floats, rows: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], Floats]:
-        metric = self.manifest.metric
-        if metric == "cosine":
-            queries = queries / np.linalg.norm(queries, axis=1, keepdims=True)
-        worst = np.float32(np.inf if metric == "l2" else -np.inf)
-        scores = np.full(rows.shape, worst, np.float32)
-        tier = self.rerank_tier
-        for i, line in enumerate(rows):
-            real = np.flatnonzero(line >= 0)
-            if tier is not None and len(real):
-                scores[i, real] = tier.rescore(queries[i], line[real], metric)
-        order = np.argsort(scores if metric == "l2" else -scores, axis=1, kind="stable")
-        return np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1)
+    def _scan_range(
+        self, queries: Floats, radius: float, selection: Selection | None, nprobe: int | None
+    ) -> RangeHits:
+        if self.manifest.count == 0:
+            empty = np.empty(0, np.int64)
+            return RangeHits(np.zeros(len(queries) + 1, np.int64), empty, empty.astype(np.float32))
+        index = self._selectable
+        parameters = _parameters(index, selection, nprobe or self.faiss_nprobe)
+        lims, scores, rows = index.range_search(queries, radius, params=parameters)
+        return RangeHits(lims.astype(np.int64), rows, scores)
+
+    def _check_rows(self, rows: Ints) -> Ints:
+        if rows.size and not -1 <= int(rows.min()) <= int(rows.max()) < self.manifest.rows:
+            raise FormatError(f"{self.path} names rows that are not there: build it again")
+        return rows
+
+    @staticmethod
+    def _check_frame(path: Path, manifest: IndexManifest) -> None:
+        if not path.is_file():
+            raise FormatError(f"{path.parent} is not a whole index: it has no {path.name}")
+        if manifest.frame is None:
+            _check_sums(path.parent, manifest, ["index"])
+        else:
+            check_frame(path, manifest.frame)
 
 
 def open_index(
     path: str | Path,
     compressor: OnnxCompressor | str | Path,
     *,
-    memory_map: bool = False,
+    memory_map: bool | None = None,
+    verify: bool | None = None,
     num_threads: int | None = None,
 ) -> SearchIndex:
     """Open an index folder with its compressor; see :class:`SearchIndex`."""
-    return SearchIndex(path, compressor, memory_map=memory_map, num_threads=num_threads)
+    return SearchIndex(
+        path, compressor, memory_map=memory_map, verify=verify, num_threads=num_threads
+    )
 
 
-def read_index_manifest(folder: Path) -> IndexManifest:
-    """manifest.json of an index folder, checked.
-
-    Raises
-    ------
-    UsageError
-        No such folder.
-    FormatError
-        Not an index, or with fields that cannot be.
-    """
-    file = folder / MANIFEST
-    data = read_document(folder, MANIFEST, kind="index", version=FORMAT_VERSION)
-    if set(data) != set(IndexManifest.__dataclass_fields__):
-        raise FormatError(f"{file} lacks or adds fields: build the index again")
-    if not isinstance(data["extractor"], dict) or not isinstance(data["sha256"], dict):
-        raise FormatError(f"{file}: extractor and sha256 must be objects")
-    sizes = ("dim", "count", "nprobe", "rerank_dim")
-    if any(type(data[name]) is not int or data[name] < 0 for name in sizes):
-        raise FormatError(f"{file}: a size in it is not a whole number")
-    known = {
-        "what": ("codes", "latents"),
-        "metric": ("cosine", "ip", "l2"),
-        "rerank": ("none", "int8", "float16", "float32"),
-    }
-    for name, values in known.items():
-        if data[name] not in values:
-            raise FormatError(f"{file}: {name} is {data[name]!r}, not one of {', '.join(values)}")
-    if type(data["bytes_per_vector"]) not in (int, float):
-        raise FormatError(f"{file}: bytes_per_vector is not a number")
-    texts = [data["compressor"], data["factory"], *data["sha256"].values()]
-    if not all(isinstance(text, str) for text in texts):
-        raise FormatError(f"{file}: a field in it is not text")
-    return IndexManifest(**data)
+def _selection(
+    table: pa.Table, live: NDArray[np.bool_] | None, expression: str | None
+) -> Selection | None:
+    """The rows that an expression keeps and that are not deleted; None for all."""
+    if expression is None:
+        return None if live is None else Selection(live)
+    kept = filter_rows(table, expression)
+    return Selection(kept if live is None else kept & live)
 
 
-def _check_sums(folder: Path, manifest: IndexManifest, names: Sequence[str]) -> None:
-    for name in names:
+def _parameters(index: Any, selection: Selection | None, nprobe: int) -> Any:
+    inverted = isinstance(index, faiss.IndexIVF)
+    options: dict[str, Any] = {"nprobe": nprobe} if inverted else {}
+    if selection is not None:
+        options["sel"] = selection.selector
+    kind: Any = faiss.SearchParametersIVF if inverted else faiss.SearchParameters
+    return kind(**options) if options else None
+
+
+def _check_sums(folder: Path, manifest: IndexManifest, roles: Sequence[str]) -> None:
+    for role in roles:
+        name = manifest.files[role]
         if not (folder / name).is_file():
             raise FormatError(f"{folder} is not a whole index: it has no {name}")
         if manifest.sha256.get(name) != sha256_of(folder / name):
             raise FormatError(f"{folder / name} was changed since it was built: build it again")
 
 
-def _read_faiss(path: Path, manifest: IndexManifest, memory_map: bool) -> Any:
+def _read_faiss(path: Path, manifest: IndexManifest, mapped: bool) -> Any:
+    flags = 0
+    if mapped:
+        # Codes of an exhaustive index can be mapped since FAISS 1.11; before, they are read.
+        flat = not manifest.nprobe
+        flags = getattr(faiss, "IO_FLAG_MMAP_IFC", 0) if flat else faiss.IO_FLAG_MMAP
     try:
-        index: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP if memory_map else 0)
+        index: Any = faiss.read_index(str(path), flags)
     except Exception as error:  # FAISS raises RuntimeError, and MemoryError on absurd sizes
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FormatError(f"{path} is not an index FAISS can read: {first}") from None
     if not isinstance(index, faiss.IndexPQ | faiss.IndexIVF | faiss.IndexFlat):
         raise FormatError(f"{path} is a {type(index).__name__}, which embedpress does not build")
-    if (index.ntotal, index.d) != (manifest.count, manifest.dim):
+    if (index.ntotal, index.d) != (manifest.rows, manifest.dim):
         raise FormatError(
             f"{path} holds {index.ntotal} vectors of {index.d} dimensions, its manifest says "
-            f"{manifest.count} of {manifest.dim}"
+            f"{manifest.rows} of {manifest.dim}"
         )
     if index.metric_type != faiss_metric(manifest.metric):
         raise FormatError(f"{path} compares by another metric than its manifest says")
     return index
-
-
-def _read_table(path: Path, count: int) -> pa.Table:
-    try:
-        table = pq.read_table(path)
-    except Exception as error:  # what a parser raises is no closed list
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise FormatError(f"{path} cannot be read: {first}") from None
-    if table.num_rows != count or table.column_names[:1] != ["id"]:
-        raise InputError(f"{path} has {table.num_rows} ids for {count} vectors: build it again")
-    return table.combine_chunks()
-
-
-def _empty_like(index: Any) -> Any:
-    if isinstance(index, faiss.IndexPQ):
-        part = faiss.IndexPQ(index.d, index.pq.M, index.pq.nbits, index.metric_type)
-        part.pq.centroids = index.pq.centroids
-        part.is_trained = True
-        return part
-    return faiss.IndexFlat(index.d, index.metric_type)
-
-
-def _padded(
-    rows: NDArray[np.int64], scores: Floats, k: int, metric: str
-) -> tuple[NDArray[np.int64], Floats]:
-    rows, scores = rows[:, :k], scores[:, :k]
-    missing = max(0, k - rows.shape[1])
-    rows = np.pad(rows, ((0, 0), (0, missing)), constant_values=-1)
-    worst = np.float32(np.inf if metric == "l2" else -np.inf)
-    scores = np.where(rows >= 0, np.pad(scores, ((0, 0), (0, missing))), worst)
-    return rows, scores

@@ -12,7 +12,9 @@ LIMIT = 1 << 20
 """Bytes that are read; a real one has a few hundred."""
 
 
-def read_document(folder: Path, name: str, *, kind: str, version: int) -> dict[str, Any]:
+def read_document(
+    folder: Path, name: str, *, kind: str, version: int | tuple[int, ...]
+) -> dict[str, Any]:
     """Read the file that makes a folder a compressor or an index.
 
     Parameters
@@ -24,7 +26,7 @@ def read_document(folder: Path, name: str, *, kind: str, version: int) -> dict[s
     kind
         What it must say of itself under "kind".
     version
-        The one "format_version" that this code reads.
+        The "format_version" that this code reads, or several.
 
     Returns
     -------
@@ -53,10 +55,12 @@ def read_document(folder: Path, name: str, *, kind: str, version: int) -> dict[s
         raise FormatError(f"{file} cannot be read: {error}") from None
     if not isinstance(data, dict) or data.get("kind") != kind:
         raise FormatError(f"{file} does not describe {a_or_an(kind)}")
-    if data.get("format_version") != version:
+    versions = (version,) if isinstance(version, int) else version
+    found = data.get("format_version")
+    if type(found) is not int or found not in versions:
         raise FormatError(
-            f"{file} has format version {data.get('format_version')!r}; "
-            f"this embedpress reads version {version}"
+            f"{file} has format version {found!r}; "
+            f"this embedpress reads version {' and '.join(map(str, versions))}"
         )
     return data
 

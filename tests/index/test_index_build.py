@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 import pytest
 from samples import curved, write_embeddings
@@ -19,9 +20,9 @@ from embedpress.errors import (
     StorageError,
     UsageError,
 )
-from embedpress.index import build
+from embedpress.index import build, folder
 from embedpress.index.build import build_index
-from embedpress.index.factory import Layout, parse_factory
+from embedpress.index.layout import parse_factory
 from embedpress.index.search import open_index
 from embedpress.info import describe
 from embedpress.onnx.compress import compress
@@ -42,19 +43,30 @@ def test_what_the_manifest_says(
     per_vector = manifest.pop("bytes_per_vector")
     size = (built("codes", "IVF12", "int8") / "index.faiss").stat().st_size
     assert per_vector == round(size / 500, 3)
+    nprobe, choice, frame = (manifest.pop(name) for name in ("nprobe", "choice", "frame"))
+    assert 1 <= nprobe <= 12
+    assert (choice["agreement"] >= 0.99) or nprobe == 12
+    assert frame["start"] + 500 * (4 + 8) == size == frame["start"] + frame["size"]
     assert manifest == {
         "kind": "index",
-        "format_version": 1,
+        "format_version": 2,
+        "generation": 1,
         "what": "codes",
         "compressor": load(saved()).fingerprint,
         "metric": "cosine",
         "dim": 32,
         "count": 500,
+        "deleted": 0,
         "factory": "IVF12",
-        "nprobe": 8,
         "rerank": "int8",
         "rerank_dim": 32,
         "extractor": {},
+        "files": {
+            "index": "index.faiss",
+            "ids": "ids.parquet",
+            "rerank": "rerank.npy",
+            "rerank_scales": "rerank_scales.npy",
+        },
     }
     assert describe(built("codes", "IVF12", "int8")) == {
         "kind": "index",
@@ -97,7 +109,7 @@ def test_an_index_is_always_the_same_bytes(
     assert one == two
     assert sums[0]["index.faiss"] == sums[1]["index.faiss"]
     build_index(source, saved(), tmp_path / "one", factory=factory, rerank="int8", vectors=vectors)
-    assert content(tmp_path / "one")["index.faiss"] == one["index.faiss"]
+    assert content(tmp_path / "one")["index.2.faiss"] == one["index.faiss"]
 
 
 def test_lists_follow_the_seed(
@@ -147,28 +159,37 @@ def test_rebuilding_over_an_old_index(
     build_index(compressed(), saved(), out, factory="IVF12", rerank="int8", vectors=embedded())
     build_index(compressed("latents"), saved(), out, num_threads=1)
     # Not the old index's large files, and nothing temporary.
-    assert content(out) == content(built("latents"))
+    assert sorted(content(out)) == ["ids.2.parquet", "index.2.faiss", "manifest.json"]
+    assert content(out)["index.2.faiss"] == content(built("latents"))["index.faiss"]
     build_index(compressed(groups=1), saved(groups=1), out)
     with pytest.raises(MismatchError):
         open_index(out, saved())
-    (out / "index.faiss").write_bytes(b"damaged")
+    (out / "index.3.faiss").write_bytes(b"damaged")
     (out / "manifest.json").write_text("damaged")
     build_index(compressed("latents"), saved(), out, num_threads=1)
-    assert content(out) == content(built("latents"))
+    assert content(out)["index.faiss"] == content(built("latents"))["index.faiss"]
+    assert describe(out)["bad_files"] == []
 
 
-STEPS = ["_empty_index", "_fill", "_write_index", "write_rerank", "sha256_of", "write_atomic"]
+STEPS = [
+    (build, "write_flat"),
+    (build, "as_table"),
+    (build, "write_tier"),
+    (folder, "sha256_of"),
+    (folder, "write_atomic"),
+]
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize(("module", "step"), STEPS)
 @pytest.mark.parametrize("over_an_old_one", [False, True])
-def test_a_build_that_is_killed_leaves_no_index(
+def test_a_build_that_is_stopped_leaves_what_was_there(
     compressed: Callable[..., Path],
     saved: Callable[..., Path],
     embedded: Callable[..., Path],
     queries: np.ndarray,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    module: Any,
     step: str,
     over_an_old_one: bool,
 ) -> None:
@@ -176,19 +197,21 @@ def test_a_build_that_is_killed_leaves_no_index(
     options: dict[str, Any] = {"rerank": "int8", "vectors": embedded(), "num_threads": 1}
     if over_an_old_one:
         build_index(compressed("latents"), saved(), out)
+    before = content(out) if over_an_old_one else {}
 
     def killed(*arguments: Any, **options: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(build, step, killed)
+        patch.setattr(module, step, killed)
         with pytest.raises(KeyboardInterrupt):
             build_index(compressed(), saved(), out, **options)
-    with pytest.raises(FormatError, match=r"is not an index: it has no manifest\.json"):
-        open_index(out, saved())
-    with pytest.raises(EmbedpressError):
-        describe(out)
-    assert not [file for file in out.iterdir() if file.suffix == ".tmp"]
+    assert content(out) == before
+    if not over_an_old_one:
+        with pytest.raises(FormatError, match=r"is not an index: it has no manifest\.json"):
+            open_index(out, saved())
+        with pytest.raises(EmbedpressError):
+            describe(out)
     build_index(compressed(), saved(), out, **options)
     assert open_index(out, saved()).search(queries, 3).rows.min() >= 0
     assert describe(out)["bad_files"] == []
@@ -200,15 +223,15 @@ def test_a_full_disk_is_told_in_one_line(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def full(index: Any, path: str) -> None:
-        Path(path).write_bytes(b"half")
-        raise RuntimeError("Error in write: No space left on device\n and a trace")
+    def full(path: Path, *arguments: Any) -> None:
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(faiss, "write_index", full)
-    with pytest.raises(StorageError, match="No space left on device") as caught:
+    monkeypatch.setattr(build, "write_flat", full)
+    with pytest.raises(StorageError, match="the disk is full") as caught:
         build_index(compressed(), saved(), tmp_path / "index")
     assert "\n" not in str(caught.value)
-    assert sorted(file.name for file in (tmp_path / "index").iterdir()) == ["ids.parquet"]
+    assert list((tmp_path / "index").iterdir()) == []
 
 
 def test_places_that_hold_something_else_are_left_alone(
@@ -308,28 +331,33 @@ def test_metadata_lies_beside_the_ids(
 
 
 @pytest.mark.parametrize(
-    ("text", "count", "layout"),
+    ("text", "count", "name"),
     [
-        ("auto", 10, Layout(0, 0)),
-        ("auto", 200_000, Layout(0, 0)),
-        ("auto", 1_000_000, Layout(4096, 256)),
-        ("AUTO", 10**8, Layout(32768, 2048)),
-        ("Flat", 10, Layout(0, 0)),
-        ("flat", 10**9, Layout(0, 0)),
-        ("PQ32", 10, Layout(0, 0)),
-        ("PQ32x8", 10, Layout(0, 0)),
-        ("IVF4", 10, Layout(4, 4)),
-        ("IVF100,PQ32", 1000, Layout(100, 8)),
-        (" IVF1024 , Flat", 2000, Layout(1024, 64)),
+        ("auto", 10, "Flat"),
+        ("auto", 200_000, "Flat"),
+        ("auto", 200_001, "IVF2048_HNSW32"),
+        ("auto", 1_000_000, "IVF4096_HNSW32"),
+        ("AUTO", 10**8, "IVF32768_HNSW32"),
+        ("Flat", 10, "Flat"),
+        ("flat", 10**9, "Flat"),
+        ("PQ32", 10, "Flat"),
+        ("PQ32x8", 10, "Flat"),
+        ("IVF4", 10, "IVF4"),
+        ("IVF100,PQ32", 1000, "IVF100"),
+        (" IVF1024 , Flat", 2000, "IVF1024"),
+        ("IVF64_HNSW16,PQ32", 2000, "IVF64_HNSW16"),
     ],
 )
-def test_factory_strings(text: str, count: int, layout: Layout) -> None:
-    assert parse_factory(text, count) == layout
-    assert layout.name == (f"IVF{layout.n_lists}" if layout.n_lists else "Flat")
+def test_factory_strings(text: str, count: int, name: str) -> None:
+    layout = parse_factory(text, count)
+    assert layout.name == name
+    assert replace(parse_factory(name, count), why=layout.why) == layout
+    assert bool(layout.why) == (text.lower() == "auto")
 
 
 @pytest.mark.parametrize(
-    "text", ["", "IVF", "IVF0", "IVF-3", "IVF99999999", "HNSW32", "IVF11", "ivf4x", "PQ32x4"]
+    "text",
+    ["", "IVF", "IVF0", "IVF-3", "IVF99999999", "HNSW32", "IVF11", "ivf4x", "PQ32x4", "IVF4_HNSW0"],
 )
 def test_factory_strings_that_are_none(text: str) -> None:
     with pytest.raises(UsageError, match="factory"):

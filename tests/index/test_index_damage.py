@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from samples import curved
 
 from embedpress.errors import EmbedpressError, FormatError, UsageError
+from embedpress.index.manifest import read_index_manifest
 from embedpress.index.search import open_index
 from embedpress.info import describe
 
@@ -107,12 +109,72 @@ def test_a_damaged_file_never_reaches_its_parser(
         raise AssertionError("a damaged file was parsed")
 
     monkeypatch.setattr(faiss, "read_index", reached)
-    monkeypatch.setattr(search.pq, "read_table", reached)
+    monkeypatch.setattr(search, "read_table", reached)
     data = bytearray((copy / name).read_bytes())
     data[len(data) // 2] ^= 1
     (copy / name).write_bytes(data)
     with pytest.raises(FormatError, match=f"{name} was changed since it was built"):
         open_index(copy, saved())
+
+
+@pytest.mark.parametrize(
+    "kind", [("codes", "Flat"), ("codes", "IVF12"), ("latents", "Flat"), ("latents", "IVF12")]
+)
+@given(damage=DAMAGE)
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@pytest.mark.filterwarnings("ignore:invalid value|overflow:RuntimeWarning")
+def test_a_damaged_file_that_is_mapped_does_no_harm(
+    built: Callable[..., Path],
+    saved: Callable[..., Path],
+    tmp_path: Path,
+    kind: tuple[str, str],
+    damage: Damage,
+) -> None:
+    copy = tmp_path / "copy"
+    if not copy.exists():
+        shutil.copytree(built(*kind), copy)
+    sound = (built(*kind) / "index.faiss").read_bytes()
+    spoilt = damaged(sound, damage)
+    # A file of its own: what FAISS has mapped before may still be read ahead.
+    (copy / "index.faiss").unlink()
+    (copy / "index.faiss").write_bytes(spoilt)
+    frame = read_index_manifest(copy).frame
+    assert frame is not None
+    end = frame.start + frame.size
+    untouched = (spoilt[: frame.start], spoilt[end:]) == (sound[: frame.start], sound[end:])
+    parsed = len(spoilt) == len(sound) and untouched
+    try:
+        index = open_index(copy, saved(), memory_map=True, num_threads=1)
+    except FormatError:
+        assert not parsed
+        return
+    assert parsed
+    # Rows that are not there are told from those that are; nothing else can go wrong.
+    for expression in (None, "year > 2000"):
+        with suppress(FormatError):
+            hits = index.search(curved(3), 5, filter=expression)
+            index.records(hits)
+        with suppress(FormatError):
+            index.records(index.range_search(curved(3), 0.5, filter=expression))
+    if spoilt != sound:
+        for options in ({"memory_map": True, "verify": True}, {"memory_map": False}):
+            with pytest.raises(FormatError, match="was changed since it was built"):
+                open_index(copy, saved(), **options)
+
+
+def test_rows_that_are_not_there(copy: Path, saved: Callable[..., Path]) -> None:
+    frame = read_index_manifest(copy).frame
+    assert frame is not None
+    with (copy / "index.faiss").open("r+b") as file:
+        file.seek(frame.start)
+        file.write((2**40).to_bytes(8, "little") * (frame.size // 8))
+    index = open_index(copy, saved(), memory_map=True)
+    with pytest.raises(FormatError, match="names rows that are not there"):
+        index.search(curved(3), 5)
+    with pytest.raises(FormatError, match="names rows that are not there"):
+        index.range_search(curved(3), -10)
 
 
 def test_a_changed_rerank_row_is_found_by_its_checksum_alone(
@@ -191,7 +253,18 @@ def test_ids_of_another_index(copy: Path, saved: Callable[..., Path], tmp_path: 
     [
         ("kind", "codes"),
         ("kind", None),
-        ("format_version", 2),
+        ("format_version", 3),
+        ("format_version", True),
+        ("format_version", 1),
+        ("generation", -1),
+        ("deleted", "0"),
+        ("deleted", 3),
+        ("choice", []),
+        ("files", []),
+        ("files", {}),
+        ("files", {"index": "index.faiss", "ids": "ids.parquet"}),
+        ("frame", {}),
+        ("frame", {"start": -1, "size": 0, "sha256": ""}),
         ("format_version", "1"),
         ("what", "floats"),
         ("what", ["codes"]),

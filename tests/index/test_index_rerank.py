@@ -10,10 +10,11 @@ from samples import curved, write_embeddings
 
 from embedpress.errors import FormatError, InputError, MismatchError, UsageError
 from embedpress.index.build import build_index
-from embedpress.index.rerank import RerankTier, write_rerank
+from embedpress.index.rerank import RerankTier, RerankWriter
 from embedpress.index.search import Hits, open_index
 from embedpress.onnx.compress import compress
 
+FILES = ("rerank.npy", "rerank_scales.npy")
 OPTIONS = {"cosine": {}, "ip": {"groups": 2, "metric": "ip"}, "l2": {"metric": "l2"}}
 
 
@@ -25,6 +26,17 @@ def exact_scores(base: np.ndarray, queries: np.ndarray, metric: str) -> np.ndarr
         base = base / np.linalg.norm(base, axis=1, keepdims=True)
         queries = queries / np.linalg.norm(queries, axis=1, keepdims=True)
     return queries @ base.T
+
+
+def write_tier(folder: Path, form: str, *blocks: np.ndarray) -> None:
+    rows, dim = sum(map(len, blocks)), blocks[0].shape[1]
+    with RerankWriter(*(folder / name for name in FILES), form, rows, dim) as writer:
+        for block in blocks:
+            writer.write(block)
+
+
+def open_tier(folder: Path, form: str, rows: int, dim: int) -> RerankTier:
+    return RerankTier(*(folder / name for name in FILES), form, rows, dim)
 
 
 def recall(hits: Hits, scores: np.ndarray) -> float:
@@ -159,9 +171,8 @@ def test_numbers_too_large_for_float16(saved: Callable[..., Path], tmp_path: Pat
 
 def test_int8_is_within_half_a_step_of_each_row(tmp_path: Path) -> None:
     x = np.concatenate([curved(50), 1e6 * curved(3), np.zeros((1, 32), np.float32)])
-    names = write_rerank(tmp_path, "int8", 54, 32, iter([x[:30], x[30:]]))
-    assert sorted(names) == sorted(file.name for file in tmp_path.iterdir())
-    tier = RerankTier(tmp_path, "int8", 54, 32)
+    write_tier(tmp_path, "int8", x[:30], x[30:])
+    tier = open_tier(tmp_path, "int8", 54, 32)
     order = np.array([53, 0, 7, 7, 52])
     rows = tier.rows(order)
     assert rows.dtype == np.float32
@@ -171,8 +182,8 @@ def test_int8_is_within_half_a_step_of_each_row(tmp_path: Path) -> None:
 
 
 def test_rows_stay_on_disk_until_they_are_hit(tmp_path: Path) -> None:
-    write_rerank(tmp_path, "float16", 40, 32, iter([curved(40)]))
-    tier = RerankTier(tmp_path, "float16", 40, 32)
+    write_tier(tmp_path, "float16", curved(40))
+    tier = open_tier(tmp_path, "float16", 40, 32)
     assert isinstance(tier._stored, np.memmap)
     assert (tmp_path / "rerank.npy").stat().st_size == pytest.approx(40 * 32 * 2, abs=200)
     assert np.array_equal(np.load(tmp_path / "rerank.npy"), curved(40).astype(np.float16))
@@ -182,18 +193,18 @@ def test_rows_stay_on_disk_until_they_are_hit(tmp_path: Path) -> None:
     ("form", "count", "dim"), [("float16", 41, 32), ("float16", 40, 16), ("float32", 40, 32)]
 )
 def test_a_tier_of_another_index(tmp_path: Path, form: str, count: int, dim: int) -> None:
-    write_rerank(tmp_path, "float16", 40, 32, iter([curved(40)]))
+    write_tier(tmp_path, "float16", curved(40))
     with pytest.raises(FormatError, match="does not fit the index"):
-        RerankTier(tmp_path, form, count, dim)
+        open_tier(tmp_path, form, count, dim)
 
 
 def test_arrays_that_are_no_tier(tmp_path: Path) -> None:
-    write_rerank(tmp_path, "float32", 4, 3, iter([curved(4, dim=3)]))
+    write_tier(tmp_path, "float32", curved(4, dim=3))
     objects = np.empty((4, 3), object)
     for array in (objects, np.asfortranarray(curved(4, dim=3)), curved(4, dim=3).astype(">f4")):
         np.save(tmp_path / "rerank.npy", array, allow_pickle=True)
         with pytest.raises((FormatError, InputError)):
-            RerankTier(tmp_path, "float32", 4, 3)
+            open_tier(tmp_path, "float32", 4, 3)
 
 
 def test_embeddings_that_are_not_those_of_the_codes(

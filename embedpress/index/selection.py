@@ -1,0 +1,63 @@
+"""Which rows a search may find, in the form that FAISS takes: a bitmap."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from embedpress.errors import FormatError
+
+Mask = NDArray[np.bool_]
+
+
+class Selection:
+    """Some rows of an index.
+
+    Parameters
+    ----------
+    mask : ndarray of shape (rows,), bool
+
+    Attributes
+    ----------
+    count : int
+        Rows that are selected.
+    selector : faiss.IDSelectorBitmap
+        A bit a row.
+    """
+
+    def __init__(self, mask: Mask) -> None:
+        self.count = int(mask.sum())
+        # FAISS keeps a pointer only.
+        self._bits = np.packbits(mask, bitorder="little")
+        bitmap: Any = faiss.IDSelectorBitmap
+        self.selector = bitmap(self._bits)
+
+
+def write_deleted(path: Path, deleted: Mask) -> None:
+    """Write which rows are deleted: a bit a row, the first one lowest, as a .npy file."""
+    with path.open("xb") as file:
+        np.save(file, np.packbits(deleted, bitorder="little"))
+
+
+def read_deleted(path: Path, rows: int, count: int) -> Mask:
+    """Which of `rows` rows are deleted.
+
+    Raises
+    ------
+    FormatError
+        The file is not one of `rows` rows, `count` of them deleted.
+    """
+    try:
+        bits = np.load(path, allow_pickle=False)
+    except Exception as error:  # the parser of the header raises whatever it meets
+        raise FormatError(f"{path} cannot be read: {error}") from None
+    if bits.dtype != np.uint8 or bits.shape != (-(-rows // 8),):
+        raise FormatError(f"{path} does not fit the index: build it again")
+    mask = np.unpackbits(bits, count=rows, bitorder="little").astype(bool)
+    if mask.sum() != count:
+        raise FormatError(f"{path} marks {mask.sum()} rows, its manifest says {count}")
+    return mask
