@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils import Tags
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from embedpress.autoencoder.judge import kept_record, leave_one_out_recall, runs
 from embedpress.autoencoder.neighbors import Neighborhoods
@@ -221,14 +222,14 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         UsageError
             An option that cannot be.
         """
-        x = check_vectors(X, metric=self.metric)
+        x = self._named(X, fitting=True)
         dim = x.shape[1]
         asked = self._sample_queries(queries, dim)
         check_options(self.get_params(), dim)
         auto = self.code_size == AUTO
         sizes = ladder(self.groups, dim=dim, metric=self.metric) if auto else []
         if len(x) < 2:
-            raise InputError("one embedding has no neighbours to keep: give at least 2")
+            raise InputError("one sample has no neighbours to keep: give at least 2 embeddings")
         if auto and not self._held_out(len(x if asked is None else asked)):
             raise InputError(
                 f"code_size='auto' is found by held-out queries, and {len(x)} vectors leave fewer "
@@ -236,7 +237,6 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
                 "more vectors, a larger fraction or a number as code_size"
             )
         with self._training():
-            self.n_features_in_ = dim
             norms = np.einsum("ij,ij->i", x, x, dtype=np.float64)
             scale = float(np.sqrt(norms.mean())) if self.metric != "cosine" else 1.0
             self.scale_ = InputScale(self.metric, scale or 1.0)
@@ -270,7 +270,7 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         """
         if not hasattr(self, "scale_"):
             return self.fit(X, queries=queries, progress=progress)
-        x = check_vectors(X, dim=self.n_features_in_, metric=self.metric)
+        x = self._named(X)
         check_options(self.get_params(), x.shape[1])
         asked = self._sample_queries(queries, x.shape[1])
         with self._training():
@@ -582,7 +582,21 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
 
     def _embeddings(self, X: ArrayLike) -> Floats:
         check_is_fitted(self, "scale_")
-        return check_vectors(X, dim=self.n_features_in_, metric=self.metric)
+        return self._named(X)
+
+    def _named(self, X: ArrayLike, *, fitting: bool = False) -> Floats:
+        """The embeddings as numbers, after a look at the names and the number of their columns."""
+        x = check_vectors(X, metric=self.metric)
+        try:
+            validate_data(self, X, reset=fitting, skip_check_array=True)
+        except (TypeError, ValueError) as error:
+            raise InputError(" ".join(str(error).split())) from None
+        return x
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
 
     def _need(self, attribute: str, option: str) -> Tower:
         check_is_fitted(self, "scale_")

@@ -43,6 +43,8 @@ def check_options(options: Mapping[str, Any], dim: int) -> None:
     metric = check_metric(options["metric"])
     if n_components is None and code_size is None:
         raise UsageError("nothing to train: give n_components, code_size or both")
+    if dim < 2:
+        raise UsageError(f"embeddings of n_features = {dim} dimension cannot be made any smaller")
     if n_components is not None and not 1 <= n_components < dim:
         raise UsageError(
             f"n_components={n_components} must lie between 1 and {dim - 1}, "

@@ -72,6 +72,8 @@ def as_matrix(x: Any, *, dim: int | None, what: str) -> npt.NDArray[Any]:
     """Check the dtype and the shape of `x`, without looking at its values."""
     if isinstance(x, np.ma.MaskedArray):
         raise InputError(f"{what} are a masked array: fill or drop the masked values first")
+    if hasattr(x, "tocsr"):
+        raise InputError(f"{what} are a sparse matrix, which is not supported: give x.toarray()")
     try:
         values = np.asarray(x)
     except (ValueError, TypeError, RuntimeError) as error:
@@ -79,10 +81,14 @@ def as_matrix(x: Any, *, dim: int | None, what: str) -> npt.NDArray[Any]:
     check_dtype(values.dtype, what=what)
     if values.ndim != 2:
         raise InputError(
-            f"{what} must be 2-d, of shape (rows, dimensions), not {values.ndim}-d {values.shape}"
+            f"{what} must be 2-d, of shape (rows, dimensions), not {values.ndim}-d {values.shape}. "
+            "Reshape your data: one vector x is x[None]"
         )
     if values.shape[0] == 0 or values.shape[1] == 0:
-        raise InputError(f"{what} are empty: shape {values.shape}")
+        raise InputError(
+            f"{what} are empty: {values.shape[0]} sample(s) and {values.shape[1]} feature(s) "
+            f"(shape={values.shape}) while a minimum of 1 is required."
+        )
     if dim is not None and values.shape[1] != dim:
         raise InputError(f"{what} have {values.shape[1]} dimensions, {dim} were expected")
     return values
@@ -95,6 +101,8 @@ def check_dtype(dtype: np.dtype[Any], *, what: str) -> None:
     if dtype.name == "bfloat16":
         return
     hint = "convert them to float32 first"
+    if dtype.kind == "c":
+        hint = "Complex data not supported"
     if dtype.kind == "O":
         hint = "rows of unequal length, perhaps? " + hint
     raise InputError(

@@ -196,7 +196,7 @@ def test_partial_fit_goes_on_where_fit_ended(embeddings: np.ndarray) -> None:
 
 
 def test_partial_fit_takes_only_the_same_dimensions(fitted: Callable[..., Compressor]) -> None:
-    with pytest.raises(InputError, match="31 dimensions, 32 were expected"):
+    with pytest.raises(InputError, match="31 features, but Compressor is expecting 32"):
         fitted().partial_fit(curved(50, dim=31))
 
 

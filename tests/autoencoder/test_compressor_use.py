@@ -196,7 +196,7 @@ def test_zero_vectors_are_welcome_where_they_have_a_meaning(
 def test_another_dimension_is_refused(fitted: Callable[..., Compressor]) -> None:
     compressor = fitted()
     for method in METHODS:
-        with pytest.raises(InputError, match="33 dimensions, 32 were expected"):
+        with pytest.raises(InputError, match="33 features, but Compressor is expecting 32"):
             getattr(compressor, method)(curved(3, dim=33))
     with pytest.raises(InputError, match="latents have 5 dimensions, 6 were expected"):
         compressor.inverse_transform(np.zeros((2, 5)))
