@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from embedpress.analyze.cluster import cluster
+    from embedpress.analyze.detector import OutlierDetector
     from embedpress.autoencoder.estimator import Compressor
     from embedpress.extract.job import extract_images, extract_text
     from embedpress.index.build import build_index
@@ -28,6 +29,7 @@ _HOMES = {
     "open_vectors": "embedpress.vectors",
     "extract_text": "embedpress.extract.job",
     "extract_images": "embedpress.extract.job",
+    "OutlierDetector": "embedpress.analyze.detector",
     "Compressor": "embedpress.autoencoder.estimator",
     "load": "embedpress.onnx.runtime",
     "compress": "embedpress.onnx.compress",
@@ -39,6 +41,7 @@ _HOMES = {
 __all__ = [
     "Compressor",
     "EmbedpressError",
+    "OutlierDetector",
     "build_index",
     "cluster",
     "compress",

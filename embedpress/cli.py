@@ -72,6 +72,14 @@ class Metric(str, Enum):
     l2 = "l2"
 
 
+class Score(str, Enum):
+    """What counts as strange."""
+
+    both = "both"
+    reconstruction = "reconstruction"
+    density = "density"
+
+
 class MapMethod(str, Enum):
     """How latents are laid out in the plane."""
 
@@ -527,23 +535,40 @@ def outliers_command(
     contamination: Annotated[
         str, typer.Option(help="Expected share of outliers, 0 to 0.5, or auto.")
     ] = "0.01",
+    false_positive_rate: Annotated[
+        float | None,
+        typer.Option(help="Threshold by held-out rows instead: so many known ones may be flagged."),
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="Embeddings of the known kind; EMB itself by default.")
+    ] = None,
+    score: Annotated[Score, typer.Option(help="What is strange.")] = Score.both,
+    seed: Annotated[int, typer.Option(help="Of samples.")] = 0,
     num_threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Anomaly scores by reconstruction error, and which rows lie beyond the threshold.
+    """Rows unlike the others, by reconstruction error and by distance to the nearest known ones.
 
     Example: `embedpress outliers embeddings -m model -o scores --contamination 0.01`
+
+    Example: `embedpress outliers new -m model -o scores --reference old --false-positive-rate 0.01`
     """
-    from embedpress.analyze.verbs import outliers_folder
+    from embedpress.analyze.outliers_folder import outliers_folder
 
     with stopwatch() as seconds:
         result = outliers_folder(
-            source, model, out, contamination=contamination, num_threads=num_threads
+            source,
+            model,
+            out,
+            reference=reference,
+            contamination=contamination,
+            false_positive_rate=false_positive_rate,
+            score=score.value,
+            seed=seed,
+            num_threads=num_threads,
         )
-    lines = [
-        f"{result['n_outliers']:,} of {result['count']:,} rows score "
-        f"{result['threshold']:.4f} or more; scores in {out}"
-    ]
+    limit = "" if result["threshold"] is None else f", with scores above {result['threshold']:.4f}"
+    lines = [f"{result['n_outliers']:,} of {result['count']:,} rows are outliers{limit}: {out}"]
     lines += [f"  {top['score']:.4f}  {_shortened(top)}" for top in result["top"]]
     show({**result, "seconds": seconds()}, as_json=as_json, text="\n".join(lines))
 

@@ -1,86 +1,19 @@
-"""Outliers and maps of a dataset on disk: read it, call one function, write it."""
+"""Maps of a dataset on disk: read it, call one function, write it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from embedpress.analyze.cluster import cluster
-from embedpress.analyze.files import make_folder, open_floats, records, write_table
-from embedpress.analyze.outliers import find_outliers, reconstruction_error
+from embedpress.analyze.files import make_folder, open_floats, write_table
 from embedpress.analyze.project import draw_map, neighbors, project
 from embedpress.errors import UsageError
-from embedpress.onnx.compress import check_kind, metric_for
-from embedpress.onnx.runtime import OnnxCompressor
-from embedpress.vectors import Batch, open_vectors
 
 MOST_ROWS = 1_000_000
 MAP_CLUSTERS = 12
-TOP_OUTLIERS = 10
-
-
-def outliers_folder(
-    source: str | Path,
-    model: str | Path,
-    out: str | Path,
-    *,
-    contamination: str | float = 0.01,
-    num_threads: int | None = None,
-) -> dict[str, Any]:
-    """Score every embedding by its reconstruction error and write scores.parquet.
-
-    Parameters
-    ----------
-    source : str or Path
-        Embeddings.
-    model : str or Path
-        A compressor folder; latents judge where it has them, else codes.
-    out : str or Path
-        The folder to write.
-    contamination : float or "auto"
-        Expected share of outliers; see :func:`embedpress.analyze.outliers.find_outliers`.
-    num_threads : int, optional
-
-    Returns
-    -------
-    dict
-        ``threshold``, ``n_outliers`` and the ``top`` rows.
-    """
-    share = _contamination(contamination)
-    compressor = OnnxCompressor(model, num_threads=num_threads)
-    vectors = open_vectors(source, metric=metric_for(source, compressor))
-    check_kind(vectors, compressor)
-    folder = make_folder(out)
-    scores, ids, metadata = [], [], []
-    for batch in vectors.iter_batches():
-        if compressor.n_components:
-            restored = compressor.inverse_transform(compressor.transform(batch.vectors))
-        else:
-            restored = compressor.decode(compressor.encode(batch.vectors))
-        scores.append(reconstruction_error(batch.vectors, restored, compressor.metric))
-        ids.append(batch.ids)
-        metadata.append(batch.metadata)
-    found = find_outliers(np.concatenate(scores), share)
-    all_ids = pa.concat_arrays(ids)
-    write_table(
-        folder / "scores.parquet",
-        {"id": all_ids, "score": found.scores, "outlier": found.labels.astype(bool)},
-    )
-    everything = Batch(all_ids, found.scores[:, None], pa.concat_tables(metadata))
-    top = np.argsort(-found.scores, kind="stable")[:TOP_OUTLIERS]
-    return {
-        "scores": str(folder / "scores.parquet"),
-        "count": len(all_ids),
-        "threshold": float(found.threshold),
-        "n_outliers": int(found.labels.sum()),
-        "top": [
-            {"score": float(found.scores[row]), **record}
-            for row, record in zip(top, records(everything, top), strict=True)
-        ],
-    }
 
 
 def map_folder(
@@ -154,12 +87,3 @@ def map_folder(
         "count": len(batch.ids),
         "method": laid_out.method,
     }
-
-
-def _contamination(value: str | float) -> str | float:
-    if value == "auto":
-        return "auto"
-    try:
-        return float(value)
-    except ValueError:
-        raise UsageError(f"contamination {value!r} is neither a share nor auto") from None
