@@ -127,7 +127,10 @@ def run_pipeline(
         "dim": embeddings.dim,
         "compressor": {name: config[name] for name in ("n_components", "code_size")} | figures,
     }
-    return result | _judge(at, at[kinds[-1]], steps, baselines, seed, num_threads, say)
+    images = source if source.is_dir() and embeddings.config.get("extractor") == "image" else None
+    return result | _judge(
+        at, at[kinds[-1]], embeddings.count, steps, images, baselines, seed, num_threads, say
+    )
 
 
 def _extract(
@@ -166,7 +169,9 @@ def _extract(
 def _judge(
     at: dict[str, Path],
     analysed: Path,
+    count: int,
     steps: _Steps,
+    images: Path | None,
     baselines: Sequence[str],
     seed: int,
     num_threads: int | None,
@@ -175,14 +180,21 @@ def _judge(
     """Clusters, map and report; the figures of each are kept beside its files."""
     from embedpress.analyze.cluster_folder import cluster_folder
     from embedpress.analyze.verbs import map_folder
-    from embedpress.evaluate.verb import evaluate_folder
+    from embedpress.evaluate.verb import MOST_ROWS, evaluate_folder
 
     shared: dict[str, Any] = {"seed": seed, "num_threads": num_threads}
     calls: dict[str, Callable[[], dict[str, Any]]] = {
-        "clusters": lambda: cluster_folder(analysed, at["clusters"], **shared),
+        "clusters": lambda: cluster_folder(analysed, at["clusters"], images=images, **shared),
         "map": lambda: map_folder(analysed, at["map"], **shared),
         "report": lambda: evaluate_folder(
-            at["embeddings"], at["model"], at["report"], baselines=baselines, **shared
+            at["embeddings"],
+            at["model"],
+            at["report"],
+            baselines=baselines,
+            # A larger collection is searched in part, and then an index of all cannot be judged.
+            index=at["index"] if count <= MOST_ROWS else None,
+            images=images,
+            **shared,
         ),
     }
     result: dict[str, Any] = {}

@@ -4,62 +4,37 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from embedpress.errors import InputError
-from embedpress.evaluate.baselines import Baseline, baseline
 from embedpress.evaluate.channel import channel_recall, fit_channel
-from embedpress.evaluate.exact import Floats, Ids, true_neighbors, unit_rows
+from embedpress.evaluate.exact import Floats, true_neighbors, unit_rows
 from embedpress.evaluate.forms import Compressor, in_blocks, search_codes, search_latents
-from embedpress.evaluate.metrics import (
-    Judgements,
-    PerQuery,
-    candidate_recall,
-    mean_with_ci,
-    recall_at_k,
-)
+from embedpress.evaluate.index_loss import IndexSearch, index_loss
+from embedpress.evaluate.metrics import Judgements, candidate_recall, mean_with_ci, recall_at_k
+from embedpress.evaluate.neighbourhood import SAMPLE_ROWS as COMPARED_ROWS
+from embedpress.evaluate.neighbourhood import neighbourhoods
+from embedpress.evaluate.peers import CURVE_PEER, peer_curve, peers_of
 from embedpress.evaluate.queries import relevance_row, worst_queries
-from embedpress.evaluate.recipes import check_kinds, recipes
+from embedpress.evaluate.recipes import check_kinds
 from embedpress.evaluate.result import (
     CurvePoint,
     Evaluation,
+    Neighbourhood,
     RecallRow,
+    Reconstruction,
     RelevanceRow,
     RerankPoint,
 )
 from embedpress.evaluate.statistics import code_use, latent_space, reconstruction
+from embedpress.evaluate.task import Form, Task
 from embedpress.vectors.check import check_vectors
 
 RERANK_FACTORS = (1, 2, 5, 10, 20)
 SAMPLE_ROWS = 20_000
-CURVE_PEER = "pca-sq"
-
-
-@dataclass(frozen=True)
-class _Form:
-    """One form of the base and what was found with it."""
-
-    row: RecallRow
-    found: Ids
-    per_query: PerQuery
-
-
-@dataclass(frozen=True)
-class _Task:
-    """What every step needs."""
-
-    base: Floats
-    queries: Floats
-    truth: Ids
-    metric: str
-    seed: int
-    num_threads: int | None
-    progress: Callable[[str], None]
-
-    @property
-    def k(self) -> int:
-        return int(self.truth.shape[1])
+DEPTHS = (1, 10, 100)
 
 
 def evaluate(
@@ -73,6 +48,8 @@ def evaluate(
     base_texts: Sequence[str] | None = None,
     query_texts: Sequence[str] | None = None,
     judgements: Judgements | None = None,
+    index: IndexSearch | None = None,
+    whole_texts: bool = False,
     history: Mapping[str, Sequence[Mapping[str, float]]] | None = None,
     seed: int = 0,
     num_threads: int | None = None,
@@ -98,6 +75,11 @@ def evaluate(
         To show the worst queries by; row numbers otherwise.
     judgements : sequence of mapping, optional
         For each query, base row -> grade: adds nDCG@k and MRR.
+    index : IndexSearch, optional
+        A real index over these very base rows: tells what is lost by it, apart from what is
+        lost by compression.
+    whole_texts : bool
+        Do not shorten texts, which are names of photos.
     history : mapping of str to sequence of mapping, optional
         Training records by tower, for the report.
     seed : int
@@ -130,11 +112,13 @@ def evaluate(
     kinds = check_kinds(baselines)
     say = progress or (lambda step: None)
     say("exact search")
-    truth = true_neighbors(q, b, k, metric=compressor.metric, num_threads=num_threads)
-    task = _Task(b, q, truth, compressor.metric, seed, num_threads, say)
+    depths = tuple(sorted({d for d in (*DEPTHS, k) if d <= len(b)}))
+    deepest = max(k, *depths)
+    truth = true_neighbors(q, b, deepest, metric=compressor.metric, num_threads=num_threads)
+    task = Task(b, q, truth, k, depths, compressor.metric, seed, num_threads, say)
 
     latents = codes = None
-    forms: dict[str, _Form] = {}
+    forms: dict[str, Form] = {}
     if compressor.code_size:
         say("codes")
         codes, seconds = _timed(compressor.encode, b)
@@ -152,18 +136,25 @@ def evaluate(
     rows = [original, *(form.row for form in forms.values())]
     sizes = _curve_sizes(forms[main].row.bytes, original.bytes)
     curve = _channel_curve(task, sizes)
+    peers: list[Form] = []
     if kinds:
         x = b if train is None else check_vectors(train, dim=compressor.dim, what="train")
-        rows += _peer_rows(task, x, forms, kinds)
+        peers = peers_of(task, x, forms, kinds)
+        rows += [peer.row for peer in peers]
         if CURVE_PEER in kinds:
-            curve += _peer_curve(task, x, sizes)
+            curve += peer_curve(task, x, sizes)
+    # All that was searched, as what it is called, its bytes and its hits.
+    searches = [(original.name, original.bytes, truth)]
+    searches += [(one.row.name, one.row.bytes, one.found) for one in (*forms.values(), *peers)]
     relevance: list[RelevanceRow] = []
     if judgements is not None:
-        exact = relevance_row(original.name, original.bytes, truth, judgements, k, seed)
-        relevance = [exact] + [
-            relevance_row(form.row.name, form.row.bytes, form.found, judgements, k, seed)
-            for form in forms.values()
-        ]
+        relevance = [relevance_row(*search, judgements, k, seed) for search in searches]
+    loss = None
+    if index is not None:
+        say("index")
+        if index.form not in forms:
+            raise InputError(f"the index holds {index.form}, which this compressor does not give")
+        loss = index_loss(task, index, forms[index.form])
     say("statistics")
     return Evaluation(
         metric=compressor.metric,
@@ -175,15 +166,23 @@ def evaluate(
         original_bytes=original.bytes,
         form=main,
         recall=rows,
+        depths=[one for search in searches for one in task.at_depths(*search)],
         curve=curve,
+        index=loss,
         rerank=[point for form in forms.values() for point in _rerank(task, form)],
         reconstruction=_reconstructions(compressor, q),
+        neighbourhoods=_neighbourhoods(task, compressor),
         latents=latent_space(latents[:SAMPLE_ROWS]) if latents is not None else None,
         codes=code_use(codes) if codes is not None else None,
         relevance=relevance,
         history={name: [dict(r) for r in records] for name, records in (history or {}).items()},
         worst=worst_queries(
-            truth, forms[main].found, forms[main].per_query, base_texts, query_texts
+            task.truth,
+            forms[main].found,
+            forms[main].per_query,
+            base_texts,
+            query_texts,
+            whole=whole_texts,
         ),
     )
 
@@ -199,10 +198,10 @@ def _timed(function: Callable[[Any], Any], x: Floats) -> tuple[Any, float]:
 
 
 def _form(
-    task: _Task, compressor: Compressor, kind: str, stored: Any, size: int, seconds: float
-) -> _Form:
+    task: Task, compressor: Compressor, kind: str, stored: Any, size: int, seconds: float
+) -> Form:
     search = search_codes if kind == "codes" else search_latents
-    wanted = min(task.k * max(RERANK_FACTORS), len(task.base))
+    wanted = max(task.deepest, min(task.k * max(RERANK_FACTORS), len(task.base)))
     found = search(compressor, stored, task.queries, wanted, num_threads=task.num_threads)
     per_query = recall_at_k(found, task.truth)
     row = RecallRow(
@@ -212,10 +211,10 @@ def _form(
         *mean_with_ci(per_query, seed=task.seed),
         encode_rows_per_second=len(task.base) / max(seconds, 1e-9),
     )
-    return _Form(row, found, per_query)
+    return Form(row, found, per_query)
 
 
-def _rerank(task: _Task, form: _Form) -> list[RerankPoint]:
+def _rerank(task: Task, form: Form) -> list[RerankPoint]:
     points = []
     for factor in RERANK_FACTORS:
         candidates = min(factor * task.k, form.found.shape[1])
@@ -229,7 +228,7 @@ def _curve_sizes(size: int, original: int) -> list[int]:
     return sorted(n for n in sizes if 1 <= n <= original)
 
 
-def _channel_curve(task: _Task, sizes: list[int]) -> list[CurvePoint]:
+def _channel_curve(task: Task, sizes: list[int]) -> list[CurvePoint]:
     task.progress("Gaussian channel")
     scaled = unit_rows(task.base) if task.metric == "cosine" else task.base
     if not scaled.std(axis=0).any():
@@ -251,61 +250,7 @@ def _channel_curve(task: _Task, sizes: list[int]) -> list[CurvePoint]:
     return points
 
 
-def _peer_rows(
-    task: _Task, train: Floats, forms: dict[str, _Form], kinds: tuple[str, ...]
-) -> list[RecallRow]:
-    rows = []
-    for name, form in forms.items():
-        for kind in kinds:
-            # Latents stay floats for other uses than search: PCA is what competes with them.
-            rival = name == "codes" or kind == "pca"
-            if rival and recipes(kind, form.row.bytes, task.base.shape[1], task.metric):
-                peer = _baseline(task, kind, form.row.bytes)
-                task.progress(peer.name)
-                rows.append(_peer_row(task, peer.fit(train), form))
-    return rows
-
-
-def _baseline(task: _Task, kind: str, size: int) -> Baseline:
-    return baseline(
-        kind,
-        size,
-        dim=task.base.shape[1],
-        metric=task.metric,
-        seed=task.seed,
-        num_threads=task.num_threads,
-    )
-
-
-def _peer_row(task: _Task, peer: Baseline, form: _Form) -> RecallRow:
-    per_query = recall_at_k(peer.search(task.base, task.queries, task.k), task.truth)
-    difference, low, high = mean_with_ci(per_query - form.per_query, seed=task.seed)
-    row = RecallRow(
-        peer.name, "peer", peer.bytes_per_vector, *mean_with_ci(per_query, seed=task.seed)
-    )
-    return replace(
-        row,
-        difference=difference,
-        difference_low=low,
-        difference_high=high,
-        train_seconds=peer.train_seconds,
-        encode_rows_per_second=len(task.base) / max(peer.encode_seconds, 1e-9),
-        model_bytes=peer.model_bytes,
-    )
-
-
-def _peer_curve(task: _Task, train: Floats, sizes: list[int]) -> list[CurvePoint]:
-    points = []
-    for size in sizes:
-        if recipes(CURVE_PEER, size, task.base.shape[1], task.metric):
-            task.progress(f"PCA+SQ at {size} bytes")
-            peer = _baseline(task, CURVE_PEER, size).fit(train)
-            recall = recall_at_k(peer.search(task.base, task.queries, task.k), task.truth)
-            points.append(CurvePoint("PCA+SQ", size, float(recall.mean())))
-    return points
-
-
-def _reconstructions(compressor: Compressor, queries: Floats) -> list[Any]:
+def _reconstructions(compressor: Compressor, queries: Floats) -> list[Reconstruction]:
     out = []
     if compressor.code_size:
         restored = in_blocks(lambda x: compressor.decode(compressor.encode(x)), queries)
@@ -315,4 +260,18 @@ def _reconstructions(compressor: Compressor, queries: Floats) -> list[Any]:
             lambda x: compressor.inverse_transform(compressor.transform(x)), queries
         )
         out.append(reconstruction("latents", queries, restored))
+    return out
+
+
+def _neighbourhoods(task: Task, compressor: Compressor) -> list[Neighbourhood]:
+    """Codes by what they restore, latents as they are, on a sample of the base."""
+    drawn = np.random.default_rng(task.seed).permutation(len(task.base))[:COMPARED_ROWS]
+    x = task.base[np.sort(drawn)]
+    out: list[Neighbourhood] = []
+    if compressor.code_size:
+        restored = in_blocks(lambda rows: compressor.decode(compressor.encode(rows)), x)
+        out += neighbourhoods("codes", x, restored, metric=task.metric)
+    if compressor.n_components:
+        latents = in_blocks(compressor.transform, x)
+        out += neighbourhoods("latents", x, latents, metric=task.metric)
     return out

@@ -56,7 +56,7 @@ def cards(e: Evaluation) -> str:
         ),
         (
             "this base",
-            f"{_size(before)} → {_size(ours.bytes * e.base_rows)}",
+            f"{size_text(before)} → {size_text(ours.bytes * e.base_rows)}",
             f"{e.base_rows:,} vectors",
         ),
         (
@@ -78,7 +78,8 @@ def cards(e: Evaluation) -> str:
     return f'<div class="cards">{boxes}</div>'
 
 
-def _size(n: int) -> str:
+def size_text(n: int) -> str:
+    """Bytes in a unit that a person can read."""
     value = float(n)
     for unit in ("B", "KB", "MB", "GB"):
         if value < 1000:

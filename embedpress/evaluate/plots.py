@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from embedpress.evaluate.figure import COLORS, FAINT, INK, new_figure, outline, plain, tidy, to_svg
-from embedpress.evaluate.result import Evaluation
+from embedpress.evaluate.figure import COLORS, INK, new_figure, outline, plain, tidy, to_svg
+from embedpress.evaluate.result import Evaluation, IndexLoss
 
 FORM_COLORS = {"codes": COLORS[1], "latents": COLORS[2]}
 LINE_COLORS = {"Gaussian channel": INK, "PCA+SQ": COLORS[0]}
@@ -170,43 +170,61 @@ def training(evaluation: Evaluation) -> bytes | None:
     return to_svg(figure)
 
 
-def latent_spectrum(evaluation: Evaluation) -> bytes | None:
-    """Share of the latents' variance along each of their principal directions."""
-    space = evaluation.latents
-    if space is None:
+def index_recall(evaluation: Evaluation) -> bytes | None:
+    """Recall of an index against the time of a query, from few inverted lists to many."""
+    loss = evaluation.index
+    if loss is None or len(loss.points) < 2:
         return None
     figure = new_figure(5.2, 3.4)
     axes = figure.add_subplot()
-    tidy(axes, x="principal direction of the latents", y="share of variance")
-    n = space.n_components
-    axes.bar(range(1, n + 1), space.variance_shares, width=1.0, color=FORM_COLORS["latents"])
-    axes.axvline(space.effective_rank, color=INK, linestyle="--", linewidth=1.2)
-    right = space.effective_rank > 0.6 * n
-    axes.annotate(
-        f"effective rank {space.effective_rank:.1f}",
-        (space.effective_rank, 0.94 * max(space.variance_shares)),
-        xytext=(-5 if right else 5, 0),
-        textcoords="offset points",
-        ha="right" if right else "left",
-        fontsize=9,
-        color=INK,
+    tidy(axes, x="microseconds a query (logarithmic)", y=f"recall@{evaluation.k}")
+    axes.set_xscale("log")
+    color = FORM_COLORS.get(loss.form, COLORS[0])
+    axes.axhline(loss.scan, color=INK, linestyle="--", linewidth=1.2, label=f"all {loss.form}")
+    plain_points = [p for p in loss.points if not p.reranked]
+    axes.plot(
+        [p.microseconds for p in plain_points],
+        [p.recall for p in plain_points],
+        marker="o",
+        color=color,
+        label="the index",
     )
-    axes.set_xlim(0.4, n + 0.6)
-    axes.grid(False, axis="x")
+    # The first, the default and the last are named; the others lie between them.
+    shown = {plain_points[0].name, plain_points[-1].name}
+    shown |= {p.name for p in plain_points if p.nprobe in _defaults(loss)}
+    for p in plain_points:
+        if p.name in shown:
+            axes.annotate(
+                plain(p.name),
+                (p.microseconds, p.recall),
+                xytext=(0, -14),
+                textcoords="offset points",
+                ha="center",
+                fontsize=8,
+                color=INK,
+                path_effects=outline(2.5),
+            )
+    for p in loss.points:
+        if p.reranked:
+            axes.plot(
+                p.microseconds, p.recall, "D", color=COLORS[0], markersize=8, label=plain(p.name)
+            )
+    lowest, highest = min(p.recall for p in loss.points), max(p.recall for p in loss.points)
+    axes.set_ylim(max(0.0, lowest - 0.12), min(1.02, max(highest, loss.scan) + 0.06))
+    axes.margins(x=0.18)
+    _plain_ticks(axes)
+    axes.legend(frameon=False, fontsize=9, loc="lower right")
     return to_svg(figure)
 
 
-def code_entropy(evaluation: Evaluation) -> bytes | None:
-    """Bits that each byte of a code carries."""
-    use = evaluation.codes
-    if use is None:
-        return None
-    figure = new_figure(5.2, 3.4)
-    axes = figure.add_subplot()
-    tidy(axes, x="byte of the code", y="entropy (bits of 8)")
-    axes.bar(range(use.code_size), [8] * use.code_size, width=0.86, color=FAINT)
-    axes.bar(range(use.code_size), use.entropy_bits, width=0.86, color=FORM_COLORS["codes"])
-    axes.set_ylim(0, 8.2)
-    axes.set_xlim(-0.6, use.code_size - 0.4)
-    axes.grid(False, axis="x")
-    return to_svg(figure)
+def _defaults(loss: IndexLoss) -> set[int | None]:
+    return {p.nprobe for p in loss.points if p.default}
+
+
+def _plain_ticks(axes: Any) -> None:
+    """1, 2, 5, 10 ... in place of powers of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())

@@ -22,6 +22,8 @@ def worst_queries(
     recall: PerQuery,
     base_texts: Sequence[str] | None,
     query_texts: Sequence[str] | None,
+    *,
+    whole: bool = False,
 ) -> list[WorstQuery]:
     """The queries of lowest recall, lowest first.
 
@@ -32,6 +34,8 @@ def worst_queries(
     recall : ndarray, shape (nq,), float64
     base_texts, query_texts : sequence of str or None
         Row numbers stand in for base texts that are not given.
+    whole : bool
+        Do not shorten them.
 
     Returns
     -------
@@ -40,13 +44,14 @@ def worst_queries(
     """
     order = np.argsort(recall, kind="stable")[:WORST]
     k = truth.shape[1]
+    length = None if whole else TEXT_LENGTH
     return [
         WorstQuery(
             row=int(row),
-            text=_shortened(query_texts[row]) if query_texts is not None else None,
+            text=_shortened(query_texts[row], length) if query_texts is not None else None,
             recall=float(recall[row]),
-            lost=_shown(truth[row], found[row, :k], base_texts),
-            intruders=_shown(found[row, :k], truth[row], base_texts),
+            lost=_shown(truth[row], found[row, :k], base_texts, length),
+            intruders=_shown(found[row, :k], truth[row], base_texts, length),
         )
         for row in order
         if recall[row] < 1
@@ -76,11 +81,13 @@ def relevance_row(
     )
 
 
-def _shown(ids: Ids, without: Ids, texts: Sequence[str] | None) -> list[str]:
+def _shown(ids: Ids, without: Ids, texts: Sequence[str] | None, length: int | None) -> list[str]:
     rows = [int(i) for i in ids if i >= 0 and i not in without][:SHOWN]
-    return [_shortened(texts[i]) if texts is not None else f"row {i}" for i in rows]
+    return [_shortened(texts[i], length) if texts is not None else f"row {i}" for i in rows]
 
 
-def _shortened(text: str) -> str:
+def _shortened(text: str, length: int | None) -> str:
+    if length is None:
+        return str(text)
     flat = " ".join(str(text).split())
-    return flat if len(flat) <= TEXT_LENGTH else flat[: TEXT_LENGTH - 1] + "…"
+    return flat if len(flat) <= length else flat[: length - 1] + "…"

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Mapping
 from html import escape
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from embedpress.evaluate import sections
+from embedpress.evaluate import inside, sections
 from embedpress.evaluate.headline import cards, verdict
 from embedpress.evaluate.result import Evaluation
+from embedpress.evaluate.worst import worst
 from embedpress.vectors.files import write_atomic
 
 
@@ -19,6 +22,7 @@ def write_report(
     result: Evaluation | Mapping[str, Any],
     *,
     title: str = "What compression keeps",
+    images: str | Path | None = None,
 ) -> None:
     """Write an evaluation as one self-contained HTML file.
 
@@ -29,6 +33,9 @@ def write_report(
     result : Evaluation or mapping
         An evaluation, or its :meth:`~embedpress.evaluate.result.Evaluation.to_dict`.
     title : str
+    images : str or Path, optional
+        The folder in which the texts of the worst queries are names of photos: small copies of
+        these are put into the page.
 
     Raises
     ------
@@ -39,10 +46,15 @@ def write_report(
     StorageError
         If the disk refuses.
     """
-    write_atomic(path, render(result, title=title))
+    write_atomic(path, render(result, title=title, images=images))
 
 
-def render(result: Evaluation | Mapping[str, Any], *, title: str = "What compression keeps") -> str:
+def render(
+    result: Evaluation | Mapping[str, Any],
+    *,
+    title: str = "What compression keeps",
+    images: str | Path | None = None,
+) -> str:
     """The report as HTML text; see :func:`write_report`."""
     e = result if isinstance(result, Evaluation) else Evaluation.from_dict(dict(result))
     style = resources.files("embedpress.evaluate").joinpath("report.css").read_text("utf-8")
@@ -57,15 +69,22 @@ def render(result: Evaluation | Mapping[str, Any], *, title: str = "What compres
         f'<p class="verdict">{escape(verdict(e))}</p>',
         sections.recalls(e),
         sections.rates(e),
+        sections.index(e),
         sections.relevance(e),
-        sections.reconstructions(e),
-        sections.space(e),
-        sections.training(e),
-        sections.worst(e),
+        sections.savings(e),
+        inside.reconstructions(e),
+        inside.neighbourhoods(e),
+        inside.space(e),
+        inside.training(e),
+        worst(e, None if images is None else Path(images)),
     ]
     body = "\n".join(part for part in parts if part)
+    # What the page may use, so that nothing in a text can make it use more.
+    digest = base64.b64encode(hashlib.sha256(f"\n{style}".encode()).digest()).decode("ascii")
+    policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'"
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n"
         f"<body>\n<main>\n{body}\n<footer>Made by embedpress. Seed {e.seed}.</footer>\n"

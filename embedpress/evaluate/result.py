@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
-import types
-import typing
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from embedpress.errors import FormatError
+from embedpress.evaluate.reader import build
 
 
 @dataclass(frozen=True)
@@ -43,6 +40,73 @@ class RecallRow:
     train_seconds: float | None = None
     encode_rows_per_second: float | None = None
     model_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class RecallAt:
+    """Recall of a form or peer at one depth: of the true `k` among the first `k` found."""
+
+    name: str
+    bytes: int
+    k: int
+    recall: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class IndexPoint:
+    """Recall@k of a real index over a form, beside a scan of all of it.
+
+    Attributes
+    ----------
+    name : str
+        As in "nprobe 8" or "nprobe 8 and int8 rerank".
+    nprobe : int or None
+        Inverted lists that were visited; None for an index without.
+    reranked : bool
+    default : bool
+        How the index is searched when nobody says otherwise.
+    recall, low, high : float
+        With the 95 % interval over the queries.
+    difference, difference_low, difference_high : float
+        Recall less that of the scan, query by query: what the index's shortcuts lose.
+    microseconds : float
+        A query, of all asked at once.
+    """
+
+    name: str
+    nprobe: int | None
+    reranked: bool
+    default: bool
+    recall: float
+    low: float
+    high: float
+    difference: float
+    difference_low: float
+    difference_high: float
+    microseconds: float
+
+
+@dataclass(frozen=True)
+class IndexLoss:
+    """A real index: what it holds ("codes" or "latents"), FAISS's name of it, its points."""
+
+    form: str
+    factory: str
+    scan: float
+    points: list[IndexPoint]
+
+
+@dataclass(frozen=True)
+class Neighbourhood:
+    """Whether near stays near in a form: see :mod:`embedpress.evaluate.neighbourhood`."""
+
+    form: str
+    rows: int
+    k: int
+    trustworthiness: float
+    continuity: float
 
 
 @dataclass(frozen=True)
@@ -92,13 +156,18 @@ class Reconstruction:
 
 @dataclass(frozen=True)
 class LatentSpace:
-    """See :func:`embedpress.evaluate.statistics.latent_space`; eigenvalues as shares of all."""
+    """See :func:`embedpress.evaluate.statistics.latent_space`; eigenvalues as shares of all.
+
+    `edges` and `histograms` are those of the values of each component, the same bins for all.
+    """
 
     rows: int
     n_components: int
     effective_rank: float
     dead: int
     variance_shares: list[float]
+    edges: list[float] = field(default_factory=list)
+    histograms: list[list[int]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -157,8 +226,18 @@ class Evaluation:
     rerank, reconstruction, relevance, worst
         Lists of :class:`RerankPoint`, :class:`Reconstruction`, :class:`RelevanceRow`,
         :class:`WorstQuery`.
+    depths : list of RecallAt
+        Recall@1, 10 and 100 of the original, the forms and the peers.
+    index : IndexLoss or None
+    neighbourhoods : list of Neighbourhood
     latents : LatentSpace or None
     codes : CodeUse or None
+    missing_judged : int
+        Judged documents that are not in the base; they count as not found.
+    planned_vectors : int
+        For how many vectors bytes and money are told.
+    price : float
+        US dollars for a gigabyte (10^9 bytes) of memory and a month.
     history : dict of str to list of dict
         Training records by tower: step, seconds, loss, recall.
     """
@@ -172,12 +251,18 @@ class Evaluation:
     original_bytes: int
     form: str
     recall: list[RecallRow]
+    depths: list[RecallAt] = field(default_factory=list)
     curve: list[CurvePoint] = field(default_factory=list)
     rerank: list[RerankPoint] = field(default_factory=list)
+    index: IndexLoss | None = None
     reconstruction: list[Reconstruction] = field(default_factory=list)
+    neighbourhoods: list[Neighbourhood] = field(default_factory=list)
     latents: LatentSpace | None = None
     codes: CodeUse | None = None
     relevance: list[RelevanceRow] = field(default_factory=list)
+    missing_judged: int = 0
+    planned_vectors: int = 100_000_000
+    price: float = 4.5
     history: dict[str, list[dict[str, float]]] = field(default_factory=dict)
     worst: list[WorstQuery] = field(default_factory=list)
 
@@ -198,48 +283,5 @@ class Evaluation:
         FormatError
             Naming the first field that is missing, unknown or of another type.
         """
-        result: Evaluation = _build(cls, data, "evaluation")
+        result: Evaluation = build(cls, data, "evaluation")
         return result
-
-
-def _build(kind: Any, value: Any, where: str) -> Any:
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (types.UnionType, typing.Union):
-        if value is None and type(None) in arguments:
-            return None
-        return _build(next(a for a in arguments if a is not type(None)), value, where)
-    if is_dataclass(kind):
-        return _dataclass(kind, value, where)
-    if origin is list:
-        _need(isinstance(value, list), where, "a list", value)
-        return [_build(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(value)]
-    if origin is dict:
-        _need(isinstance(value, dict), where, "an object", value)
-        _need(all(isinstance(key, str) for key in value), where, "an object with names", value)
-        return {key: _build(arguments[1], v, f"{where}.{key}") for key, v in value.items()}
-    if kind is float:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        _need(number and math.isfinite(value), where, "a finite number", value)
-        return float(value)
-    _need(type(value) is kind, where, {int: "a whole number", str: "text"}[kind], value)
-    return value
-
-
-def _dataclass(kind: Any, value: Any, where: str) -> Any:
-    _need(isinstance(value, dict), where, "an object", value)
-    types_of = typing.get_type_hints(kind)
-    known = {f.name for f in fields(kind)}
-    for name in value:
-        if name not in known:
-            raise FormatError(f"{where} has an unknown field {name!r}")
-    out = {name: _build(types_of[name], v, f"{where}.{name}") for name, v in value.items()}
-    try:
-        return kind(**out)
-    except TypeError:
-        missing = sorted(known - set(out))
-        raise FormatError(f"{where} lacks fields, among {', '.join(missing)}") from None
-
-
-def _need(holds: bool, where: str, what: str, value: Any) -> None:
-    if not holds:
-        raise FormatError(f"{where} must be {what}, not {str(value)[:40]!r}")

@@ -1,70 +1,115 @@
-"""The sections of the report, each from an :class:`Evaluation` to HTML, empty without data."""
+"""The report's sections on search, each from an :class:`Evaluation` to HTML, empty without data."""
 
 from __future__ import annotations
 
-import base64
 from html import escape
 
 from embedpress.evaluate import plots
-from embedpress.evaluate.result import Evaluation, RecallRow, WorstQuery
+from embedpress.evaluate.headline import size_text
+from embedpress.evaluate.html import bar, interval, note, plot, section, table, table_row
+from embedpress.evaluate.result import Evaluation, RecallRow
+
+OURS = ("codes", "latents")
 
 
 def recalls(e: Evaluation) -> str:
-    """Table of recall at equal bytes."""
+    """Table of recall at equal bytes, and of recall at other depths."""
     order = {"original": 0, "codes": 1, "latents": 1, "peer": 2}
     rows = sorted(e.recall, key=lambda r: (-r.bytes, order.get(r.kind, 3), -r.recall))
-    note = (
+    about = (
         "Every byte stored for a vector is counted. Queries are never compressed; every form is "
         "searched by brute force. “Less ours” is a peer's recall less that of the form of as many "
-        "bytes, query by query. Brackets, and the black ticks on a bar, are intervals."
+        "bytes, query by query. Brackets, and the ticks on a bar, are intervals."
     )
     head = ("stored as", "bytes", "", f"recall@{e.k}", "less ours", "vectors/s", "training")
-    body = "".join(_recall_row(row) for row in rows)
-    return _section("Recall at equal bytes", note, _table(head, body))
+    body = "".join(_recall_row(r) for r in rows)
+    return section("Recall at equal bytes", about, table(head, body) + _depths(e))
 
 
-def _recall_row(row: RecallRow) -> str:
-    ours = row.kind in ("codes", "latents")
-    left, width = 100 * row.low, 100 * max(0.0, row.high - row.low)
-    span = f'<div class="span" style="left:{left:.2f}%;width:{width:.2f}%"></div>'
-    fill = f'<div class="fill" style="width:{100 * row.recall:.2f}%"></div>'
-    exact = row.kind == "original"
-    speed, training = row.encode_rows_per_second, row.train_seconds
+def _recall_row(r: RecallRow) -> str:
+    ours, exact = r.kind in OURS, r.kind == "original"
+    speed, training = r.encode_rows_per_second, r.train_seconds
     cells = [
-        escape(f"embedpress {row.name}" if ours else row.name),
-        f"{row.bytes:,}",
-        f'<div class="track">{fill}{"" if exact else span}</div>',
-        f"{row.recall:.3f}" + ("" if exact else f" {_interval(row.low, row.high, '')}"),
+        escape(_name(r.name)),
+        f"{r.bytes:,}",
+        bar(r.recall) if exact else bar(r.recall, r.low, r.high),
+        f"{r.recall:.3f}" + ("" if exact else f" {interval(r.low, r.high)}"),
         "–",
         "–" if speed is None else f"{speed:,.0f}",
         "–" if training is None else f"{training:,.1f} s",
     ]
-    if row.difference is not None:
-        cells[4] = f"{row.difference:+.3f}"
-        if row.difference_low is not None and row.difference_high is not None:
-            cells[4] += f" {_interval(row.difference_low, row.difference_high, '+')}"
-    return _row(cells, ours=ours)
+    if r.difference is not None:
+        cells[4] = f"{r.difference:+.3f}"
+        if r.difference_low is not None and r.difference_high is not None:
+            cells[4] += f" {interval(r.difference_low, r.difference_high, '+')}"
+    return table_row(cells, ours=ours)
 
 
-def _interval(low: float, high: float, sign: str) -> str:
-    return f'<span class="interval">[{low:{sign}.3f}, {high:{sign}.3f}]</span>'
+def _name(name: str) -> str:
+    return f"embedpress {name}" if name in OURS else name
+
+
+def _depths(e: Evaluation) -> str:
+    ks = sorted({one.k for one in e.depths})
+    if not ks:
+        return ""
+    lines: dict[tuple[str, int], dict[int, str]] = {}
+    for one in e.depths:
+        exact = one.low == one.high == 1
+        figure = f"{one.recall:.3f}" + ("" if exact else f" {interval(one.low, one.high)}")
+        lines.setdefault((one.name, one.bytes), {})[one.k] = figure
+    body = "".join(
+        table_row(
+            [escape(_name(name)), f"{size:,}", *(line.get(k, "–") for k in ks)], ours=name in OURS
+        )
+        for (name, size), line in lines.items()
+    )
+    words = (
+        "Before compression (embeddings) and after, by how many neighbours count: "
+        "of the true k, the share among the first k hits."
+    )
+    return note(words) + table(("stored as", "bytes", *(f"recall@{k}" for k in ks)), body)
 
 
 def rates(e: Evaluation) -> str:
     """Recall against bytes and against reranked candidates."""
-    note = (
+    about = (
         "The dashed line is simulated: base vectors pass through the Gaussian channel of reverse "
         "water-filling, with the covariance of this base. A code above it has made use of what is "
         "not Gaussian in the embeddings, or of what search does not need."
     )
-    left = _image(plots.rate_recall(e), "Recall against bytes a vector")
-    right = _image(plots.rerank_recall(e), "Recall after reranking against candidates")
-    more = (
-        '<p class="note">Recall once the first hits are put in order by the embeddings:</p>'
-        if right
-        else ""
+    left = plot(plots.rate_recall(e), "Recall against bytes a vector")
+    right = plot(plots.rerank_recall(e), "Recall after reranking against candidates")
+    more = note("Recall once the first hits are put in order by the embeddings:") if right else ""
+    return section("Rate and recall", about, left + more + right)
+
+
+def index(e: Evaluation) -> str:
+    """What the index loses, apart from what compression loses."""
+    if e.index is None:
+        return ""
+    lost = 1 - e.index.scan
+    about = (
+        f"Compression loses {lost:.3f} of recall@{e.k}: a scan of all {e.index.form} finds "
+        f"{e.index.scan:.3f}. What the index ({e.index.factory}) loses beyond that is the last "
+        "column but one; a rerank tier wins back what compression lost. In bold: as it is "
+        "searched by default."
     )
-    return _section("Rate and recall", note, left + more + right)
+    body = "".join(
+        table_row(
+            [
+                escape(p.name),
+                f"{p.recall:.3f} {interval(p.low, p.high)}",
+                f"{p.difference:+.3f} {interval(p.difference_low, p.difference_high, '+')}",
+                f"{p.microseconds:,.0f} µs",
+            ],
+            ours=p.default,
+        )
+        for p in e.index.points
+    )
+    head = ("search", f"recall@{e.k}", "against the scan", "a query")
+    picture = plot(plots.index_recall(e), "Recall of the index against time")
+    return section("Compression loss and index loss", about, table(head, body) + picture)
 
 
 def relevance(e: Evaluation) -> str:
@@ -72,115 +117,50 @@ def relevance(e: Evaluation) -> str:
     if not e.relevance:
         return ""
     body = "".join(
-        _row(
+        table_row(
             [
-                escape(r.name),
+                escape(_name(r.name)),
                 f"{r.bytes:,}",
-                f"{r.ndcg:.3f} {_interval(r.ndcg_low, r.ndcg_high, '')}",
-                f"{r.mrr:.3f} {_interval(r.mrr_low, r.mrr_high, '')}",
+                bar(r.ndcg, r.ndcg_low, r.ndcg_high),
+                f"{r.ndcg:.3f} {interval(r.ndcg_low, r.ndcg_high)}",
+                f"{r.mrr:.3f} {interval(r.mrr_low, r.mrr_high)}",
             ],
-            ours=r.name in ("codes", "latents"),
+            ours=r.name in OURS,
         )
         for r in e.relevance
     )
-    note = f"By relevance judgements of {e.relevance[0].queries:,} queries."
-    head = ("stored as", "bytes", f"nDCG@{e.k}", f"MRR@{e.k}")
-    return _section("Relevance", note, _table(head, body))
+    about = f"By relevance judgements of {e.relevance[0].queries:,} queries."
+    if e.missing_judged:
+        about += f" {e.missing_judged:,} judged documents are not in the base: never found."
+    head = ("stored as", "bytes", "", f"nDCG@{e.k}", f"MRR@{e.k}")
+    return section("Relevance", about, table(head, body))
 
 
-def reconstructions(e: Evaluation) -> str:
-    """How near restored embeddings are."""
-    picture = _image(plots.reconstruction_cosines(e), "Distribution of reconstruction cosines")
-    if not picture:
+def savings(e: Evaluation) -> str:
+    """Bytes and money for a stated number of vectors."""
+    shown = [r for r in e.recall if r.kind in ("original", *OURS)]
+    if len(shown) < 2:
         return ""
-    names = {
-        "cosine_mean": "mean cosine",
-        "cosine_p01": "1 % of vectors below",
-        "cosine_p05": "5 % below",
-        "cosine_p50": "median",
-        "cosine_p95": "95 % below",
-        "relative_error": "squared error, share of the whole",
-    }
-    body = "".join(
-        _row([label, *(f"{getattr(r, name):.3f}" for r in e.reconstruction)])
-        for name, label in names.items()
-    )
-    note = "Cosine of held-out embeddings with what the decoder restores from the compressed form."
-    table = _table(("", *(r.form for r in e.reconstruction)), body)
-    return _section("Reconstruction", note, f'<div class="pair"><div>{picture}</div>{table}</div>')
-
-
-def space(e: Evaluation) -> str:
-    """Use of latents and codewords."""
-    facts, pictures = [], []
-    if e.latents is not None:
-        dead = e.latents.dead
-        facts.append(
-            f"Latents: effective rank {e.latents.effective_rank:.1f} of {e.latents.n_components}, "
-            f"{dead} dead {'component' if dead == 1 else 'components'}."
+    n = e.planned_vectors
+    before = shown[0].bytes * n
+    body = ""
+    for r in shown:
+        total = r.bytes * n
+        saved = (before - total) / 1e9 * e.price
+        body += table_row(
+            [
+                escape(_name(r.name)),
+                f"{r.bytes:,}",
+                size_text(total),
+                f"${total / 1e9 * e.price:,.0f}",
+                "–" if r.kind == "original" else f"${saved:,.0f}",
+            ],
+            ours=r.kind in OURS,
         )
-        pictures.append(_image(plots.latent_spectrum(e), "Variance of the latents"))
-    if e.codes is not None:
-        unused, all_words = sum(e.codes.unused), 256 * e.codes.code_size
-        mean = sum(e.codes.entropy_bits) / e.codes.code_size
-        facts.append(
-            f"Codes: {unused:,} of {all_words:,} codewords never used by {e.codes.rows:,} "
-            f"vectors, {mean:.2f} bits of entropy a byte on average."
-        )
-        pictures.append(_image(plots.code_entropy(e), "Entropy of each byte of the codes"))
-    if not facts:
-        return ""
-    items = "".join(f"<li>{escape(fact)}</li>" for fact in facts)
-    note = "Whether the compressed space is used to the full."
-    grid = f'<div class="pair">{"".join(f"<div>{p}</div>" for p in pictures)}</div>'
-    return _section("Use of the space", note, f'<ul class="facts">{items}</ul>{grid}')
-
-
-def training(e: Evaluation) -> str:
-    """Training curves."""
-    picture = _image(plots.training(e), "Training curves")
-    note = "Held-out recall and loss as training went; step 0 is the linear start."
-    return _section("Training", note, picture) if picture else ""
-
-
-def worst(e: Evaluation) -> str:
-    """Queries of lowest recall, as text."""
-    if not e.worst:
-        return ""
-    note = f"The queries of lowest recall@{e.k} by {e.form}, and a few of the hits they lost."
-    return _section("Worst queries", note, "".join(_query(e, q) for q in e.worst))
-
-
-def _query(e: Evaluation, q: WorstQuery) -> str:
-    text = q.text if q.text is not None else f"query {q.row}"
-    lists = "".join(
-        f'<div class="hits"><span class="tag">{tag}</span><ul>'
-        + "".join(f"<li>{escape(hit)}</li>" for hit in hits)
-        + "</ul></div>"
-        for tag, hits in (("lost", q.lost), ("came instead", q.intruders))
-        if hits
+    about = (
+        f"{n:,} vectors in memory at ${e.price:,.2f} for a gigabyte (10⁹ bytes) and a month; say "
+        "--planned-vectors and --price for others. Codes alone, without ids and without what is "
+        "stored once."
     )
-    share = f'<span class="share">{q.recall * e.k:.0f} of {e.k}</span>'
-    return f'<div class="query">{share}<b>{escape(text)}</b>{lists}</div>'
-
-
-def _section(title: str, note: str, content: str) -> str:
-    return f'<section><h2>{escape(title)}</h2><p class="note">{escape(note)}</p>{content}</section>'
-
-
-def _table(head: tuple[str, ...], body: str) -> str:
-    cells = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-    return f'<div class="scroll"><table><tr>{cells}</tr>{body}</table></div>'
-
-
-def _row(cells: list[str], *, ours: bool = False) -> str:
-    start = '<tr class="ours">' if ours else "<tr>"
-    return start + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
-
-
-def _image(svg: bytes | None, alt: str) -> str:
-    if svg is None:
-        return ""
-    # As an image rather than inline: no script or style can pass between it and the page.
-    data = base64.b64encode(svg).decode("ascii")
-    return f'<img alt="{escape(alt)}" src="data:image/svg+xml;base64,{data}">'
+    head = ("stored as", "bytes a vector", "together", "a month", "saved a month")
+    return section("Bytes and money", about, table(head, body))

@@ -9,6 +9,7 @@ from embedpress.evaluate.exact import Floats
 from embedpress.evaluate.result import CodeUse, LatentSpace, Reconstruction
 
 BINS = 60
+LATENT_BINS = 61
 DEAD_SHARE = 1e-6
 
 
@@ -92,13 +93,22 @@ def latent_space(latents: Floats) -> LatentSpace:
     variances = np.diag(covariance)
     largest = float(variances.max())
     dead = int((variances <= DEAD_SHARE * largest).sum()) if largest > 0 else len(variances)
+    edges = _shared_edges(latents)
     return LatentSpace(
         rows=len(z),
         n_components=z.shape[1],
         effective_rank=float(np.exp(-(used * np.log(used)).sum())) if len(used) else 0.0,
         dead=dead,
         variance_shares=share.tolist(),
+        edges=edges.tolist(),
+        histograms=[np.histogram(column, bins=edges)[0].tolist() for column in latents.T],
     )
+
+
+def _shared_edges(latents: Floats) -> NDArray[np.float64]:
+    """Bins for all components, over all but their most extreme values, 0 in the middle."""
+    reach = float(np.quantile(np.abs(latents), 0.9995)) or 1.0
+    return np.linspace(-reach, reach, LATENT_BINS + 1)
 
 
 def code_use(codes: NDArray[np.uint8]) -> CodeUse:

@@ -83,6 +83,19 @@ def test_the_figures_are_those_of_the_parts(base, queries, compressor, measured)
     assert measured.form == "codes"
 
 
+def test_recall_at_other_depths(base, queries, compressor, measured):
+    assert {one.k for one in measured.depths} == {1, 10, 100}
+    assert {one.recall for one in measured.depths if one.name == "embeddings"} == {1.0}
+    truth = true_neighbors(queries, base, 100, metric="ip")
+    found = search_latents(compressor, compressor.transform(base), queries, 100)
+    for k in (1, 10, 100):
+        one = next(o for o in measured.depths if (o.name, o.k) == ("latents", k))
+        assert one.recall == pytest.approx(recall_at_k(found, truth[:, :k]).mean())
+        assert one.low <= one.recall <= one.high
+    at_ten = {one.name: one.recall for one in measured.depths if one.k == 10}
+    assert at_ten == {row.name: row.recall for row in measured.recall}
+
+
 def test_peers_are_compared_at_equal_bytes(measured):
     peers = [(row.name, row.bytes) for row in measured.recall if row.kind == "peer"]
     assert [size for _, size in peers] == [4, 4, 4, 32]
@@ -123,7 +136,9 @@ def test_worst_queries_come_with_their_texts(measured):
 
 
 def test_relevance_of_the_exact_search_comes_first(measured):
-    assert [row.name for row in measured.relevance] == ["embeddings", "codes", "latents"]
+    names = [row.name for row in measured.relevance]
+    assert names[:3] == ["embeddings", "codes", "latents"]
+    assert names[3:] == [row.name for row in measured.recall if row.kind == "peer"]
     assert all(0 <= row.ndcg <= 1 and row.queries == 80 for row in measured.relevance)
 
 
@@ -240,6 +255,16 @@ def test_effective_rank_counts_the_directions_in_use():
     assert line.effective_rank == pytest.approx(1, abs=1e-3)
     assert line.dead == 0
     assert latent_space(np.ones((5, 3), np.float32)).dead == 3
+
+
+def test_histograms_count_every_component():
+    z = np.random.default_rng(0).normal(size=(4000, 3)).astype(np.float32) * [1, 2, 0.1]
+    space = latent_space(z.astype(np.float32))
+    assert len(space.histograms) == 3
+    assert all(3990 <= sum(counts) <= 4000 for counts in space.histograms)
+    centres = (np.array(space.edges[:-1]) + space.edges[1:]) / 2
+    spreads = [np.sqrt(np.average(centres**2, weights=counts)) for counts in space.histograms]
+    np.testing.assert_allclose(spreads[:2], [1, 2], rtol=0.05)
 
 
 def test_code_use_by_hand():

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import io
 import re
 import sys
 from dataclasses import replace
@@ -10,14 +12,18 @@ from xml.etree import ElementTree
 import pytest
 
 from embedpress.errors import FormatError, MissingDependencyError, StorageError
-from embedpress.evaluate import plots
+from embedpress.evaluate import plots, space_plots
 from embedpress.evaluate.headline import verdict
 from embedpress.evaluate.report import render, write_report
 from embedpress.evaluate.result import (
     CodeUse,
     CurvePoint,
     Evaluation,
+    IndexLoss,
+    IndexPoint,
     LatentSpace,
+    Neighbourhood,
+    RecallAt,
     RecallRow,
     Reconstruction,
     RelevanceRow,
@@ -48,12 +54,42 @@ def figures() -> Evaluation:
             ),
             RecallRow(NASTY, "peer", 32, 0.6, 0.59, 0.61, -0.15, -0.16, -0.14),
         ],
+        depths=[
+            RecallAt("embeddings", 1536, 100, 1.0, 1.0, 1.0),
+            RecallAt("codes", 32, 100, 0.911, 0.9, 0.92),
+        ],
+        index=IndexLoss(
+            "codes",
+            "IVF64",
+            0.75,
+            [
+                IndexPoint("nprobe 1", 1, False, False, 0.6, 0.59, 0.61, -0.15, -0.16, -0.14, 50.0),
+                IndexPoint("nprobe 8", 8, False, False, 0.743, 0.73, 0.75, -0.007, -0.01, 0, 110.0),
+                IndexPoint(
+                    "nprobe 8, int8 rerank tier",
+                    8,
+                    True,
+                    True,
+                    0.98,
+                    0.97,
+                    0.99,
+                    0.23,
+                    0.2,
+                    0.25,
+                    400,
+                ),
+            ],
+        ),
+        neighbourhoods=[Neighbourhood("codes", 2000, k, 0.99, 0.98) for k in (5, 10)],
         curve=[CurvePoint("Gaussian channel", b, r) for b, r in ((16, 0.54), (32, 0.725))],
         rerank=[RerankPoint("codes", n, 0.75 + n / 1000) for n in (10, 100)],
         reconstruction=[
             Reconstruction("codes", 4, 0.9, 0.8, 0.82, 0.9, 0.95, 0.96, 0.2, [0.8, 0.9, 1], [1, 3])
         ],
-        latents=LatentSpace(100, 2, 1.7, 1, [0.8, 0.2]),
+        latents=LatentSpace(100, 2, 1.7, 1, [0.8, 0.2], [-1, 0, 1], [[3, 97], [50, 50]]),
+        missing_judged=12,
+        planned_vectors=2_000_000_000,
+        price=3.0,
         codes=CodeUse(100, 2, [3, 4], [7.5, 7.7]),
         relevance=[RelevanceRow("codes", 32, 50, 0.61, 0.6, 0.62, 0.71, 0.7, 0.72)],
         history={"codes": [{"step": 0, "loss": 2.0, "recall": 0.6}, {"step": 9, "recall": 0.7}]},
@@ -110,11 +146,43 @@ def test_every_section_is_there_with_its_figures():
     for part in (
         "A title", "58,000 base vectors", "1,536 → 32", "48.0 times smaller", "1.000 → 0.750",
         "0.744 to 0.756", "0.850", "Recall at equal bytes", "OPQ32", "-0.064", "90.5 s",
-        "Rate and recall", "nDCG@10", "0.610", "Reconstruction", "effective rank 1.7 of 2",
+        "Rate and recall", "nDCG@10", "0.610", "12 judged documents are not",
+        "recall@100", "0.911", "Compression loses 0.250", "IVF64", "-0.007", "110 µs",
+        # 2e9 vectors of 1,536 and 32 bytes at 3 dollars a gigabyte.
+        "3.07 TB", "64 GB", "$9,216", "$192", "$9,024", "Neighbourhoods",
+        "Reconstruction", "effective rank 1.7 of 2",
         "1 dead component.", "7 of 512 codewords", "7.60 bits", "Training", "Worst queries",
         "2 of 10", "Seed 5",
     ):  # fmt: skip
         assert part in text, part
+
+
+def test_a_strict_policy_is_kept():
+    html = render(figures())
+    style = html.split("<style>")[1].split("</style>")[0]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    policy = re.search('Content-Security-Policy" content="([^"]*)"', html).group(1)
+    assert policy == f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'"
+    assert " style=" not in html
+    assert "prefers-color-scheme: dark" in style
+    assert "@media print" in style
+
+
+def test_worst_queries_are_shown_as_pictures(tmp_path):
+    from PIL import Image
+
+    for name, colour in (("a.png", "red"), ("b.jpg", "blue")):
+        Image.new("RGB", (600, 300), colour).save(tmp_path / name)
+    query = WorstQuery(0, "a.png", 0.5, ["b.jpg", "gone.jpg", "../up.png"], [])
+    html = render(replace(figures(), worst=[query]), images=tmp_path)
+    page = parsed(html)
+    photos = [link for link in page.links if link.startswith("data:image/jpeg")]
+    assert len(photos) == 2
+    with Image.open(io.BytesIO(base64.b64decode(photos[1].split(",")[1]))) as shown:
+        assert shown.size == (112, 56)
+        assert shown.getpixel((5, 5))[2] > 240
+    assert "gone.jpg" in page.text
+    assert "../up.png" in page.text
 
 
 def test_all_text_is_escaped():
@@ -126,10 +194,19 @@ def test_all_text_is_escaped():
 def test_sections_without_data_are_left_out():
     bare = replace(
         figures(), curve=[], rerank=[], reconstruction=[], latents=None, codes=None,
-        relevance=[], history={}, worst=[],
+        relevance=[], history={}, worst=[], index=None, neighbourhoods=[], depths=[],
     )  # fmt: skip
     text = parsed(render(bare)).text
-    for part in ("Relevance", "Reconstruction", "Use of the space", "Training", "Worst queries"):
+    for part in (
+        "Relevance",
+        "Reconstruction",
+        "Use of the space",
+        "Training",
+        "Worst queries",
+        "Neighbourhoods",
+        "index loss",
+        "recall@100",
+    ):
         assert part not in text
     assert "Recall at equal bytes" in text
 
@@ -173,10 +250,14 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch):
 
 
 def test_plots_without_data_are_none():
-    bare = replace(figures(), rerank=[], reconstruction=[], latents=None, codes=None, history={})
+    bare = replace(
+        figures(), rerank=[], reconstruction=[], latents=None, codes=None, history={}, index=None,
+        neighbourhoods=[],
+    )  # fmt: skip
     for plot in (
-        plots.rerank_recall, plots.reconstruction_cosines, plots.training, plots.latent_spectrum,
-        plots.code_entropy,
+        plots.rerank_recall, plots.reconstruction_cosines, plots.training,
+        plots.index_recall, space_plots.latent_spectrum, space_plots.code_entropy,
+        space_plots.latent_histograms, space_plots.neighbourhoods,
     ):  # fmt: skip
         assert plot(bare) is None
         assert plot(figures()).startswith(b"<?xml")
