@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from embedpress.engine.job import Job, Piece
-from embedpress.engine.local import run_job
+from embedpress.engine.run import run_job
 from embedpress.vectors import Manifest, shard_table
 
 DIM = 32

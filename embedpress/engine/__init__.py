@@ -1,6 +1,7 @@
 """Where a job runs: a resumable writer of shards."""
 
 from embedpress.engine.job import Job, Piece
-from embedpress.engine.local import run_job
+from embedpress.engine.options import RunOptions
+from embedpress.engine.run import run_job
 
-__all__ = ["Job", "Piece", "run_job"]
+__all__ = ["Job", "Piece", "RunOptions", "run_job"]

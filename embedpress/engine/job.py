@@ -17,7 +17,7 @@ from embedpress.vectors.manifest import Manifest
 
 @dataclass(frozen=True)
 class Piece:
-    """What the work makes of one chunk.
+    """What the work makes of one block: some rows of a shard.
 
     Parameters
     ----------
@@ -33,6 +33,10 @@ class Piece:
     table: pa.Table
     skipped: Sequence[Mapping[str, Any]] = ()
     counters: Mapping[str, int] = field(default_factory=dict)
+
+
+def _alone(payload: Any) -> Iterator[Any]:
+    yield payload
 
 
 @dataclass(frozen=True)
@@ -52,9 +56,19 @@ class Job:
         Called with the numbers of the shards that are done; yields (number, payload) for all
         others, in rising order. The numbers count from 0 without gaps.
     work
-        Makes a :class:`Piece` of a payload; the same payload always gives the same piece.
-    total
-        Input rows, where known, for showing progress.
+        Makes a :class:`Piece` of a block; the same block always gives the same piece.
+    read
+        Yields the blocks of a payload; the payload itself by default. It runs ahead of the
+        work, in another thread.
+    shards
+        How many there are; needed for a share of the job.
+    watch
+        Called with what each piece skipped, in this process; what it raises ends the job.
+
+    Notes
+    -----
+    A shard is made of the pieces of one payload. On a cluster `read` and `work` are pickled and
+    run on other machines: then they must be functions of a module or instances of its classes.
     """
 
     out: Path
@@ -62,7 +76,9 @@ class Job:
     inputs_fingerprint: str
     chunks: Callable[[frozenset[int]], Iterator[tuple[int, Any]]]
     work: Callable[[Any], Piece]
-    total: int | None = None
+    read: Callable[[Any], Iterator[Any]] = _alone
+    shards: int | None = None
+    watch: Callable[[Sequence[Mapping[str, Any]]], None] | None = None
 
 
 def identity(header: Manifest) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from embedpress.engine.share import Share
 from embedpress.errors import FormatError
 from embedpress.vectors.files import storage_errors, write_atomic
-from embedpress.vectors.manifest import JOURNAL, Shard, parse_shard
+from embedpress.vectors.manifest import Shard, is_journal, parse_shard
 from embedpress.vectors.shard import shard_name
 
 
@@ -26,18 +27,25 @@ class Entry:
 
 
 class Journal:
-    """The journal of one folder.
+    """The journal of one folder, or of a share of its job.
 
     The first line says which job it is, each further one which shard is done. A line that does
     not parse, as a kill in the middle of writing leaves it, counts as never written.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / JOURNAL
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
-    def exists(self) -> bool:
-        """Say whether a job was begun and not finished."""
-        return self.path.exists()
+    @staticmethod
+    def of(folder: Path, share: Share) -> Journal:
+        """Return the journal that a share writes."""
+        return Journal(folder / f"journal{share.suffix}.jsonl")
+
+    @staticmethod
+    def all(folder: Path) -> list[Journal]:
+        """Return the journals of a folder, whoever wrote them."""
+        with storage_errors(folder, "read"):
+            return [Journal(path) for path in sorted(folder.iterdir()) if is_journal(path.name)]
 
     def read(self) -> tuple[dict[str, Any], dict[int, Entry]]:
         """Return the header, and the entries by the number of their shard.

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from embedpress.engine.job import Job, Piece
-from embedpress.engine.local import run_job
+from embedpress.engine.run import run_job
 from embedpress.errors import InputError, UsageError
 from embedpress.extract.image import ImageExtractor
 from embedpress.extract.images import ImageFile, contents_of, list_images, read_ahead
@@ -117,7 +117,7 @@ def extract_text(
         inputs_fingerprint=texts.sha256,
         chunks=lambda done: texts.chunks(rows_per_shard, done),
         work=work,
-        total=texts.count,
+        shards=-(-texts.count // rows_per_shard),
     )
     return run_job(job, progress=progress)
 
@@ -226,7 +226,7 @@ def extract_images(
             inputs_fingerprint=contents_of(files, pool),
             chunks=chunks,
             work=work,
-            total=len(files),
+            shards=-(-len(files) // rows_per_shard),
         )
         manifest = run_job(job, progress=progress)
     # An earlier run, stopped half-way, may have skipped some of them.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from embedpress.engine.job import Job, Piece
-from embedpress.engine.local import run_job
+from embedpress.engine.run import run_job
 from embedpress.errors import InputError, MismatchError, UsageError
 from embedpress.onnx.runtime import OnnxCompressor
 from embedpress.vectors import Manifest, Vectors, open_vectors, sha256_of, shard_table
@@ -100,7 +100,10 @@ def compress(
             "source": {**origin.config, "normalized": origin.normalized} if origin else {},
         },
     )
-    job = Job(Path(out), header, inputs_fingerprint(vectors), chunks, work, vectors.count)
+    shards = -(-vectors.count // rows_per_shard)
+    job = Job(
+        Path(out), header, inputs_fingerprint(vectors), chunks, work, shards=shards
+    )
     return run_job(job, progress=progress)
 
 

@@ -23,7 +23,7 @@ from embedpress.vectors.check import (
 )
 from embedpress.vectors.files import storage_errors
 from embedpress.vectors.ids import UniqueIds
-from embedpress.vectors.manifest import JOURNAL, MANIFEST, Manifest, read_manifest
+from embedpress.vectors.manifest import MANIFEST, Manifest, is_journal, read_manifest
 from embedpress.vectors.parquet import open_shards
 from embedpress.vectors.readers import open_file
 from embedpress.vectors.source import Block, Source
@@ -278,7 +278,7 @@ def open_vectors(
         return Vectors(path, open_file(path, column), metric or METRICS[0])
     if column is not None:
         raise UsageError(f"{path} is a folder with columns of its own: leave the column out")
-    if not (path / MANIFEST).exists() and (path / JOURNAL).exists():
+    if not (path / MANIFEST).exists() and any(is_journal(file.name) for file in path.iterdir()):
         raise InputError(f"{path} is not finished: run the command that writes it once more")
     manifest = read_manifest(path)
     if metric is not None and metric != manifest.metric:

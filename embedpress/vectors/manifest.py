@@ -16,11 +16,11 @@ from embedpress.vectors.files import storage_errors, write_atomic
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
-JOURNAL = "journal.jsonl"
 KINDS = {"embeddings": "float32", "latents": "float32", "codes": "uint8"}
 MAX_DIM = 2**20
 _MAX_BYTES = 2**28
 _MAX_COUNT = 2**53
+_JOURNAL = re.compile(r"journal(-[0-9]+-of-[0-9]+)?\.jsonl", re.ASCII)
 _SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,100}\.parquet", re.ASCII)
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
@@ -161,6 +161,11 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
 def write_manifest(folder: str | os.PathLike[str], manifest: Manifest) -> None:
     """Write the manifest of a folder, whole or not at all."""
     write_atomic(Path(folder) / MANIFEST, manifest.to_json())
+
+
+def is_journal(name: str) -> bool:
+    """Say whether a file of this name tells of a job that was begun and is not finished."""
+    return _JOURNAL.fullmatch(name) is not None
 
 
 def shard_path(folder: str | os.PathLike[str], shard: Shard) -> Path:

@@ -80,37 +80,67 @@ def shard_table(ids: Any, values: npt.NDArray[Any], metadata: pa.Table | None = 
     return table
 
 
-def shard_bytes(table: pa.Table) -> pa.Buffer:
-    """Return a shard's table as Parquet: the same rows always give the same bytes.
+class ShardFile:
+    """A shard as Parquet, written a part at a time: the same rows always give the same bytes.
+
+    Parameters
+    ----------
+    sink
+        A file to write to.
+    schema
+        That of :func:`solid_table`.
 
     Notes
     -----
     Floats and codes hardly compress, so the second column is stored as it is; the others are
     compressed with zstd. Pages carry checksums.
     """
-    # What only says where the table came from (chunk borders, pandas' notes) must not show.
-    table = _without_levels(table.combine_chunks())
-    bare = [ID, *table.column_names[2:]]
+
+    def __init__(self, sink: Any, schema: pa.Schema) -> None:
+        bare = [ID, *schema.names[2:]]
+        self.schema = schema
+        self._writer = pq.ParquetWriter(
+            sink,
+            schema,
+            version="2.6",
+            data_page_version="1.0",
+            compression=dict.fromkeys(bare, "zstd"),
+            compression_level=dict.fromkeys(bare, 3),
+            use_dictionary=[name for name in bare if name != ID],
+            write_statistics=[ID],
+            write_page_checksum=True,
+            store_schema=True,
+        )
+
+    def write(self, table: pa.Table) -> None:
+        """Write the next rows: a multiple of `ROW_GROUP` of them, but for the last ones."""
+        # Chunk borders, which only say where rows came from, must not show.
+        self._writer.write_table(table.combine_chunks(), row_group_size=ROW_GROUP)
+
+    def close(self) -> None:
+        """Write what closes the file."""
+        self._writer.close()
+
+
+def shard_bytes(table: pa.Table) -> pa.Buffer:
+    """Return a shard's table as the bytes of its file."""
     sink = pa.BufferOutputStream()
-    pq.write_table(
-        table,
-        sink,
-        version="2.6",
-        data_page_version="1.0",
-        row_group_size=ROW_GROUP,
-        compression=dict.fromkeys(bare, "zstd"),
-        compression_level=dict.fromkeys(bare, 3),
-        use_dictionary=[name for name in bare if name != ID],
-        write_statistics=[ID],
-        write_page_checksum=True,
-        store_schema=True,
-    )
+    solid = solid_table(table)
+    file = ShardFile(sink, solid.schema)
+    file.write(solid)
+    file.close()
     return sink.getvalue()
 
 
-def _without_levels(table: pa.Table) -> pa.Table:
-    # Parquet keeps a null flag for every number of a nullable list; without them shards are
-    # written and read twice as fast.
+def solid_table(table: pa.Table) -> pa.Table:
+    """Return a table of :func:`shard_table` as it is stored, without nulls in ids and vectors.
+
+    Notes
+    -----
+    Parquet keeps a null flag for every number of a nullable list; without them shards are
+    written and read twice as fast. What only says where a table came from, such as pandas'
+    notes, is left out.
+    """
     columns, schema = [], []
     for name in table.column_names:
         array = table.column(name)

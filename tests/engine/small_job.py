@@ -48,7 +48,7 @@ def make_job(
         return work(index)
 
     header = Manifest("embeddings", DIM, model="small", config={"batch": 2, **config})
-    return Job(out, header, inputs, chunks, counted, total=shards * ROWS)
+    return Job(out, header, inputs, chunks, counted, shards=shards)
 
 
 def content(folder: Path) -> dict[str, bytes]:
