@@ -29,6 +29,17 @@ Threads = Annotated[
 ]
 Out = Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")]
 Model = Annotated[Path, typer.Option("-m", "--model", help="Compressor folder.")]
+MemoryBudget = Annotated[
+    str, typer.Option(help="Most memory of the process; changes speed, never the result.")
+]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        help="Do every N-th shard, from I (0 to N-1); the last of N processes joins them.",
+    ),
+]
 CodeSize = Annotated[
     str | None,
     typer.Option(
@@ -304,14 +315,21 @@ def compress_command(
     out: Out,
     what: Annotated[What, typer.Option(help="Bytes or floats.")] = What.codes,
     column: Annotated[str | None, typer.Option(help="Vector column of a plain file.")] = None,
+    memory_budget: MemoryBudget = "2G",
+    shard: ShardOption = None,
     num_threads: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Embeddings to codes or latents, by ONNX Runtime. The same command resumes a stopped job.
 
     Example: `embedpress compress embeddings -m model -o codes`
+
+    Example: `embedpress compress embeddings -m model -o codes --shard 0/4` beside 1/4, 2/4, 3/4
     """
+    from embedpress.engine.options import RunOptions
     from embedpress.onnx.compress import compress
+
+    options = RunOptions(shard=shard)
 
     with stopwatch() as seconds, progress_bar("vectors") as progress:
         manifest = compress(
@@ -320,7 +338,9 @@ def compress_command(
             out,
             what=what.value,
             column=column,
+            memory_budget=memory_budget,
             num_threads=num_threads,
+            options=options,
             progress=progress,
         )
     _show_vectors(manifest, out, seconds(), as_json)
@@ -740,8 +760,13 @@ def info_command(
 
 
 def _show_vectors(manifest: Any, out: Path, seconds: float, as_json: bool) -> None:
+    from embedpress.vectors.manifest import MANIFEST
+
     unit = "bytes" if manifest.kind == "codes" else "floats"
+    finished = (out / MANIFEST).is_file()
     text = f"{manifest.count:,} {manifest.kind} of {manifest.dim} {unit} in {out}, {seconds:.1f} s"
+    if not finished:
+        text += "; the other shares are still to come"
     noted = [f"{value:,} {name}" for name, value in manifest.counters.items() if value]
     if noted:
         text += f" ({', '.join(noted)})"
@@ -753,6 +778,7 @@ def _show_vectors(manifest: Any, out: Path, seconds: float, as_json: bool) -> No
         "metric": manifest.metric,
         "shards": len(manifest.shards),
         "counters": dict(manifest.counters),
+        "finished": finished,
         "seconds": seconds,
     }
     show(result, as_json=as_json, text=text)

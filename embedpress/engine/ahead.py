@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from queue import Full, Queue
 from typing import Any, TypeVar
@@ -17,7 +17,7 @@ class _GivenUpError(Exception):
     """The one who handed the items over stopped in the middle."""
 
 
-def read_ahead(items: Iterator[T], depth: int) -> Iterator[T]:
+def read_ahead(items: Iterator[T], depth: int) -> Generator[T, None, None]:
     """Yield the items of an iterator that runs in a thread of its own, `depth` items ahead.
 
     What the iterator raises is raised here, after the items before it. When this one is closed,

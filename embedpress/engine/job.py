@@ -62,6 +62,8 @@ class Job:
         work, in another thread.
     shards
         How many there are; needed for a share of the job.
+    workers
+        Threads that work on blocks at once; with more than one, `work` must allow it.
     watch
         Called with what each piece skipped, in this process; what it raises ends the job.
 
@@ -78,6 +80,7 @@ class Job:
     work: Callable[[Any], Piece]
     read: Callable[[Any], Iterator[Any]] = _alone
     shards: int | None = None
+    workers: int = 1
     watch: Callable[[Sequence[Mapping[str, Any]]], None] | None = None
 
 

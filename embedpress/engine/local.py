@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
 from typing import Any
 
@@ -14,20 +16,18 @@ READ_AHEAD, WRITE_BEHIND = 2, 4
 _Item = tuple[int, Any]
 
 
-def run_here(
-    job: Job, done: frozenset[int], write: Callable[[int, Iterable[Piece]], None]
-) -> None:
+def run_here(job: Job, done: frozenset[int], write: Callable[[int, Iterable[Piece]], None]) -> None:
     """Make the shards that are not done.
 
     Parameters
     ----------
     job
-        What to do. Blocks are read in one thread and worked on in this one, which is where
-        Ctrl-C arrives.
+        What to do. Blocks are read in a thread of their own, and worked on in this one, where
+        Ctrl-C arrives, or in as many as the job asks for.
     done
         Numbers of the shards to leave out.
     write
-        Called in a third thread with the number of each shard and its pieces, one shard at a
+        Called in another thread with the number of each shard and its pieces, one shard at a
         time, in order. A shard whose work was finished is written whatever happens after it.
     """
 
@@ -40,8 +40,10 @@ def run_here(
     with write_behind(consume, WRITE_BEHIND) as hand:
         blocks = read_ahead(_blocks(job, done), READ_AHEAD)
         try:
-            for index, block in blocks:
-                hand((index, None if block is None else _worked(job, block)))
+            for index, piece in _worked(job, blocks):
+                if job.watch is not None and piece is not None and piece.skipped:
+                    job.watch(piece.skipped)
+                hand((index, piece))
         finally:
             blocks.close()
 
@@ -53,8 +55,25 @@ def _blocks(job: Job, done: frozenset[int]) -> Iterator[_Item]:
         yield index, None
 
 
-def _worked(job: Job, block: Any) -> Piece:
-    piece = job.work(block)
-    if job.watch is not None and piece.skipped:
-        job.watch(piece.skipped)
-    return piece
+def _worked(job: Job, blocks: Iterator[_Item]) -> Iterator[tuple[int, Piece | None]]:
+    """Yield the pieces of the blocks, in order."""
+    if job.workers == 1:
+        for index, block in blocks:
+            yield index, None if block is None else job.work(block)
+        return
+    under_way: deque[tuple[int, Future[Piece] | None]] = deque()
+    pool = ThreadPoolExecutor(job.workers, "work")
+    try:
+        for index, block in blocks:
+            under_way.append((index, None if block is None else pool.submit(job.work, block)))
+            while len(under_way) > job.workers:
+                yield _result(under_way.popleft())
+        while under_way:
+            yield _result(under_way.popleft())
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _result(item: tuple[int, Future[Piece] | None]) -> tuple[int, Piece | None]:
+    index, future = item
+    return index, None if future is None else future.result()

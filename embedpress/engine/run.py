@@ -15,8 +15,8 @@ from embedpress.engine.journal import Entry, Journal
 from embedpress.engine.local import run_here
 from embedpress.engine.lock import folder_lock, merge_lock
 from embedpress.engine.options import RunOptions
-from embedpress.engine.share import Share
 from embedpress.engine.shards import ShardWriter
+from embedpress.engine.share import Share
 from embedpress.errors import FormatError, InputError, MismatchError, StorageError, UsageError
 from embedpress.vectors.files import remove, storage_errors, write_atomic
 from embedpress.vectors.manifest import MANIFEST, Manifest, Shard, read_manifest, write_manifest
@@ -112,7 +112,7 @@ class _Run:
 
     def _noted(self) -> list[Entry]:
         """Entries of all journals, after looking that they are of this job."""
-        found = []
+        found: list[Entry] = []
         for journal in Journal.all(self._out):
             old, entries = journal.read()
             if old.get("fingerprint") != self._header.fingerprint:

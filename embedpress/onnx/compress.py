@@ -4,16 +4,37 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from embedpress.engine.batch import EncodeBatch
 from embedpress.engine.job import Job, Piece
+from embedpress.engine.options import RunOptions
 from embedpress.engine.run import run_job
 from embedpress.errors import InputError, MismatchError, UsageError
+from embedpress.onnx.runtime import BATCH_ROWS as BLOCK_STEP
 from embedpress.onnx.runtime import OnnxCompressor
-from embedpress.vectors import Manifest, Vectors, open_vectors, sha256_of, shard_table
+from embedpress.vectors import (
+    Batch,
+    Manifest,
+    Vectors,
+    open_vectors,
+    parse_size,
+    sha256_of,
+    shard_table,
+)
+from embedpress.vectors.budget import resident_bytes, size_text
+from embedpress.vectors.shard import ROW_GROUP
 
-WHAT = ("codes", "latents")
+_HERE = RunOptions()
+# What the process holds without any rows: the interpreter, the libraries, Parquet's buffers.
+_BASE = 192 * 2**20
+# Blocks in memory besides those being encoded: as read, as checked, waiting, and what the
+# allocator keeps of them.
+_COPIES = 10
 
 
 def compress(
@@ -24,8 +45,9 @@ def compress(
     what: str = "codes",
     column: str | None = None,
     rows_per_shard: int = 65_536,
-    batch_rows: int = 8192,
+    memory_budget: str | int = "2G",
     num_threads: int | None = None,
+    options: RunOptions = _HERE,
     progress: Callable[[int], None] | None = None,
 ) -> Manifest:
     """Compress embeddings to a folder of Parquet shards, with ONNX Runtime alone.
@@ -42,9 +64,13 @@ def compress(
     what : {"codes", "latents"}
     rows_per_shard : int
         Rows in each shard but the last.
-    batch_rows : int
-        Rows in memory at once.
+    memory_budget : str or int
+        Most memory of the process, as ``"2G"`` or in bytes: it bounds the rows in flight and,
+        where it is tight, the threads. On a cluster, that of each task.
     num_threads : int, optional
+        Blocks that are encoded at once.
+    options : RunOptions
+        Where the job runs and which share of it.
     progress : callable, optional
         Called with numbers of rows as they are finished.
 
@@ -61,24 +87,14 @@ def compress(
     StorageError
         If the disk refuses; what is done is kept.
     """
-    if what not in WHAT:
-        raise UsageError(f"what={what!r} must be codes or latents")
-    if rows_per_shard < 1 or batch_rows < 1:
-        raise UsageError("rows_per_shard and batch_rows must be at least 1")
+    if rows_per_shard < 1:
+        raise UsageError(f"rows_per_shard must be at least 1, not {rows_per_shard}")
+    budget = parse_size(memory_budget)
     compressor = OnnxCompressor(model, num_threads=num_threads)
-    size = compressor.code_size if what == "codes" else compressor.n_components
-    if size is None:
-        raise InputError(f"the compressor at {model} gives no {what}: fit it with them")
+    encode = EncodeBatch(model, what=what)
     vectors = open_vectors(source, metric=metric_for(source, compressor), column=column)
     check_kind(vectors, compressor)
-    run = compressor.encode if what == "codes" else compressor.transform
-
-    def work(span: tuple[int, int]) -> Piece:
-        tables = [
-            shard_table(batch.ids, run(batch.vectors), batch.metadata)
-            for batch in vectors.iter_batches(batch_rows, start=span[0], stop=span[1])
-        ]
-        return Piece(_joined(tables))
+    workers, rows = _in_flight(budget, encode, compressor.num_threads)
 
     def chunks(done: frozenset[int]) -> Iterator[tuple[int, tuple[int, int]]]:
         for index, start in enumerate(range(0, vectors.count, rows_per_shard)):
@@ -88,7 +104,7 @@ def compress(
     origin = vectors.manifest
     header = Manifest(
         kind=what,
-        dim=size,
+        dim=encode.size,
         dtype="uint8" if what == "codes" else "float32",
         metric=compressor.metric,
         model=origin.model if origin else None,
@@ -100,11 +116,64 @@ def compress(
             "source": {**origin.config, "normalized": origin.normalized} if origin else {},
         },
     )
-    shards = -(-vectors.count // rows_per_shard)
     job = Job(
-        Path(out), header, inputs_fingerprint(vectors), chunks, work, shards=shards
+        out=Path(out),
+        header=header,
+        inputs_fingerprint=inputs_fingerprint(vectors),
+        chunks=chunks,
+        read=_Spans(vectors, column, rows),
+        work=_Work(encode),
+        # Blocks side by side keep more of two processors busy than both at one matrix.
+        workers=workers,
+        shards=-(-vectors.count // rows_per_shard),
     )
-    return run_job(job, progress=progress)
+    return run_job(job, options=options, progress=progress)
+
+
+def _in_flight(budget: int, encode: EncodeBatch, threads: int) -> tuple[int, int]:
+    """Threads that encode at once, and rows of their blocks, within a memory budget."""
+    before = resident_bytes()
+    # The second run shows what the runtime holds on to.
+    for _ in range(2):
+        encode.encode(np.ones((BLOCK_STEP, encode.dim), np.float32))
+    per_worker = max(0, resident_bytes() - before)
+    for workers in range(threads, 0, -1):
+        left = budget - _BASE - workers * per_worker
+        rows = left // ((_COPIES + workers) * encode.dim * 4)
+        if rows >= BLOCK_STEP:
+            return workers, min(rows // BLOCK_STEP * BLOCK_STEP, ROW_GROUP)
+    need = _BASE + per_worker + BLOCK_STEP * (_COPIES + 1) * encode.dim * 4
+    raise UsageError(
+        f"a memory budget of {size_text(budget)} is too small: this compressor takes"
+        f" {size_text(need)} at least"
+    )
+
+
+class _Spans:
+    """Reads spans of rows; pickled, it is where they are and not what they hold."""
+
+    def __init__(self, vectors: Vectors, column: str | None, rows: int) -> None:
+        self._opened: Vectors | None = vectors
+        metric = None if vectors.manifest else vectors.metric
+        self._open: dict[str, Any] = {"path": vectors.path, "metric": metric, "column": column}
+        self._rows = rows
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_opened": None}
+
+    def __call__(self, span: tuple[int, int]) -> Iterator[Batch]:
+        self._opened = self._opened or open_vectors(**self._open)
+        return self._opened.iter_batches(self._rows, start=span[0], stop=span[1])
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Encodes a batch and keeps its ids and metadata."""
+
+    encode: EncodeBatch
+
+    def __call__(self, batch: Batch) -> Piece:
+        return Piece(shard_table(batch.ids, self.encode.encode(batch.vectors), batch.metadata))
 
 
 def metric_for(source: str | Path, compressor: OnnxCompressor) -> str | None:
@@ -137,9 +206,3 @@ def inputs_fingerprint(vectors: Vectors) -> str:
         return sha256_of(vectors.path)
     sums = "".join(shard.sha256 for shard in vectors.manifest.shards)
     return hashlib.sha256(sums.encode()).hexdigest()
-
-
-def _joined(tables: list[Any]) -> Any:
-    import pyarrow as pa
-
-    return tables[0] if len(tables) == 1 else pa.concat_tables(tables)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
+from pathlib import Path
 
 from embedpress.errors import UsageError
 
@@ -75,3 +78,23 @@ def rows_within(budget_bytes: int, bytes_per_row: int, *, at_most: int) -> int:
             " bytes: raise it"
         )
     return min(budget_bytes // bytes_per_row, at_most)
+
+
+def resident_bytes() -> int:
+    """Return the memory that this process holds, in bytes.
+
+    Where the system does not tell it, the most that it ever held.
+    """
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def size_text(size: int) -> str:
+    """Write a size as people do, rounded up to whole MiB: ``"512M"``."""
+    return f"{-(-size // 2**20)}M"

@@ -20,6 +20,7 @@ from embedpress.vectors.manifest import MAX_DIM, Manifest, shard_path
 from embedpress.vectors.shard import COLUMNS, ID
 from embedpress.vectors.source import Block, row_numbers
 
+_BUFFER = 2**20
 _NUMBERS = (pa.float16(), pa.float32(), pa.float64(), pa.int8())
 
 
@@ -47,7 +48,7 @@ class ParquetSource:
         wanted = [*([ID] if self._has_ids else []), self._column, *columns]
         for row, batch in self._batches(start, stop, rows, wanted):
             metadata = pa.Table.from_batches([batch]).select(list(columns))
-            values = _matrix(batch.column(self._column), self.dim, row)
+            values = matrix_of(batch.column(self._column), self.dim, row)
             yield Block(values, self._ids(batch, row), _plain(metadata))
 
     def ids(self, start: int, stop: int) -> Iterator[pa.Array]:
@@ -140,7 +141,10 @@ def open_shards(folder: Path, manifest: Manifest) -> ParquetSource:
 @contextmanager
 def _reading(path: Path) -> Iterator[pq.ParquetFile]:
     try:
-        with pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True) as file:
+        # With a buffer, pages are read one by one: a row group may be larger than the memory.
+        with pq.ParquetFile(
+            path, pre_buffer=False, buffer_size=_BUFFER, page_checksum_verification=True
+        ) as file:
             yield file
     except EmbedpressError:
         raise
@@ -218,7 +222,14 @@ def _dim(file: pq.ParquetFile, name: str, found: pa.DataType, path: Path) -> int
     return int(dim)
 
 
-def _matrix(column: pa.Array, dim: int, first_row: int) -> npt.NDArray[Any]:
+def matrix_of(column: pa.Array, dim: int, first_row: int) -> npt.NDArray[Any]:
+    """Return a column of lists, or of codes, as a matrix; `first_row` is for messages.
+
+    Raises
+    ------
+    InputError
+        For rows or numbers that are null, and rows of another length than `dim`.
+    """
     if isinstance(column, pa.ExtensionArray):
         column = column.storage
     if column.null_count:

@@ -53,15 +53,8 @@ def shard_table(ids: Any, values: npt.NDArray[Any], metadata: pa.Table | None = 
         raise InputError(
             f"a shard holds 2-d float32 or uint8 values, not {values.dtype} {values.shape}"
         )
-    n, dim = values.shape
-    values = np.ascontiguousarray(values)
-    if values.dtype == np.uint8:
-        kind = "codes"
-        data = [None, pa.py_buffer(values)]
-        column = pa.FixedSizeBinaryArray.from_buffers(pa.binary(dim), n, data)
-    else:
-        kind = "embeddings"
-        column = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), dim)
+    n = len(values)
+    name = COLUMNS["codes" if values.dtype == np.uint8 else "embeddings"]
     try:
         array = ids if isinstance(ids, (pa.Array, pa.ChunkedArray)) else pa.array(ids)
     except pa.ArrowException as error:
@@ -71,13 +64,23 @@ def shard_table(ids: Any, values: npt.NDArray[Any], metadata: pa.Table | None = 
     array = normal_ids(array)
     if len(array) != n or (metadata is not None and metadata.num_rows != n):
         raise InputError(f"{len(array)} ids or the metadata do not match {n} rows of values")
-    table = pa.table({ID: array, COLUMNS[kind]: column})
+    table = pa.table({ID: array, name: value_array(values)})
     if metadata is not None:
-        for name, values in zip(metadata.column_names, metadata.columns, strict=True):
-            if name in table.column_names:
-                raise InputError(f"metadata column {name!r} is there twice or reserved: rename it")
-            table = table.append_column(name, values)
+        for extra, column in zip(metadata.column_names, metadata.columns, strict=True):
+            if extra in table.column_names:
+                raise InputError(f"metadata column {extra!r} is there twice or reserved: rename it")
+            table = table.append_column(extra, column)
     return table
+
+
+def value_array(values: npt.NDArray[Any]) -> pa.Array:
+    """Return a matrix as Arrow: codes as FixedSizeBinary, floats as FixedSizeList."""
+    values = np.ascontiguousarray(values)
+    n, dim = values.shape
+    if values.dtype == np.uint8:
+        data = [None, pa.py_buffer(values)]
+        return pa.FixedSizeBinaryArray.from_buffers(pa.binary(dim), n, data)
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), dim)
 
 
 class ShardFile:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,7 @@ class Source(Protocol):
 
 
 class ArraySource:
-    """A matrix on disk, mapped into memory."""
+    """A matrix on disk, mapped into memory; what was read is not kept there."""
 
     kind = "embeddings"
 
@@ -64,6 +65,7 @@ class ArraySource:
         for low in range(start, stop, rows):
             part = self._array[low : min(low + rows, stop)]
             yield Block(part if self._decode is None else self._decode(part, low))
+            _let_go(self._array)
 
     def ids(self, start: int, stop: int) -> Iterator[pa.Array]:
         """Yield row numbers."""
@@ -85,9 +87,18 @@ def map_matrix(
         raise FormatError(f"{path} is truncated: {size} bytes where its header needs {need}")
     try:
         order: Literal["C", "F"] = "F" if fortran else "C"
-        return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape, order=order)
+        with path.open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        matrix: npt.NDArray[Any] = np.ndarray(shape, dtype, mapped, offset, order=order)
+        return matrix
     except (OSError, ValueError) as error:
         raise FormatError(f"{path} cannot be mapped into memory: {error}") from None
+
+
+def _let_go(array: npt.NDArray[Any]) -> None:
+    """Give back the memory of a map's pages; a page that is looked at again is read again."""
+    if isinstance(array.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        array.base.madvise(mmap.MADV_DONTNEED)
 
 
 def check_shape(name: str, shape: tuple[int, ...], dtype: np.dtype[Any] | None = None) -> None:
