@@ -162,7 +162,7 @@ def test_who_excludes_whom(tmp_path: Path) -> None:
     with folder_lock(tmp_path, Share(0, 3)), folder_lock(tmp_path, Share(2, 3)):
         with pytest.raises(StorageError, match="another process is doing share 2/3"):
             run_job(make_job(tmp_path, SHARDS), options=share(2, 3))
-        with pytest.raises(StorageError, match="its share of .* of 3, not of 2"):
+        with pytest.raises(StorageError, match=r"its share of .* of 3, not of 2"):
             run_job(make_job(tmp_path, SHARDS), options=share(1, 2))
         with pytest.raises(StorageError, match="another process is writing to"):
             run_job(make_job(tmp_path, SHARDS))

@@ -295,7 +295,7 @@ def test_codes_of_another_width_than_the_compressor_gives(
 ) -> None:
     made_by = load(saved()).fingerprint
     from embedpress.engine.job import Job, Piece
-    from embedpress.engine.local import run_job
+    from embedpress.engine.run import run_job
     from embedpress.vectors import Manifest, shard_table
 
     table = shard_table(list(range(9)), np.zeros((9, 3), np.uint8))
