@@ -29,9 +29,7 @@ Threads = Annotated[
 ]
 Out = Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")]
 Model = Annotated[Path, typer.Option("-m", "--model", help="Compressor folder.")]
-MemoryBudget = Annotated[
-    str, typer.Option(help="Most memory of the process; changes speed, never the result.")
-]
+MemoryBudget = Annotated[str, typer.Option(help="Most memory to take, as in 512M or 2G.")]
 ShardOption = Annotated[
     str | None,
     typer.Option(
@@ -55,8 +53,6 @@ TimeBudget = Annotated[
     float | None,
     typer.Option(help="Seconds of training at the most, for each size with --code-size auto."),
 ]
-
-MemoryBudget = Annotated[str, typer.Option(help="Memory for vectors, as in 512M or 2G.")]
 
 
 class What(str, Enum):

@@ -14,6 +14,8 @@ from embedpress.engine.job import Job, Piece
 # Blocks that wait to be worked on, and pieces that wait to be written.
 READ_AHEAD, WRITE_BEHIND = 2, 4
 _Item = tuple[int, Any]
+# What follows the last block of a shard, and the last piece.
+_END: Any = object()
 
 
 def run_here(job: Job, done: frozenset[int], write: Callable[[int, Iterable[Piece]], None]) -> None:
@@ -33,15 +35,14 @@ def run_here(job: Job, done: frozenset[int], write: Callable[[int, Iterable[Piec
 
     def consume(items: Iterator[_Item]) -> None:
         for index, first in items:
-            # Each shard ends with None.
-            rest = iter(lambda: next(items)[1], None)
-            write(index, () if first is None else chain([first], rest))
+            rest = iter(lambda: next(items)[1], _END)
+            write(index, () if first is _END else chain([first], rest))
 
     with write_behind(consume, WRITE_BEHIND) as hand:
         blocks = read_ahead(_blocks(job, done), READ_AHEAD)
         try:
             for index, piece in _worked(job, blocks):
-                if job.watch is not None and piece is not None and piece.skipped:
+                if job.watch is not None and piece is not _END and piece.skipped:
                     job.watch(piece.skipped)
                 hand((index, piece))
         finally:
@@ -52,20 +53,21 @@ def _blocks(job: Job, done: frozenset[int]) -> Iterator[_Item]:
     for index, payload in job.chunks(done):
         for block in job.read(payload):
             yield index, block
-        yield index, None
+        yield index, _END
 
 
-def _worked(job: Job, blocks: Iterator[_Item]) -> Iterator[tuple[int, Piece | None]]:
+def _worked(job: Job, blocks: Iterator[_Item]) -> Iterator[_Item]:
     """Yield the pieces of the blocks, in order."""
     if job.workers == 1:
         for index, block in blocks:
-            yield index, None if block is None else job.work(block)
+            yield index, _END if block is _END else job.work(block)
         return
     under_way: deque[tuple[int, Future[Piece] | None]] = deque()
     pool = ThreadPoolExecutor(job.workers, "work")
     try:
         for index, block in blocks:
-            under_way.append((index, None if block is None else pool.submit(job.work, block)))
+            future = None if block is _END else pool.submit(job.work, block)
+            under_way.append((index, future))
             while len(under_way) > job.workers:
                 yield _result(under_way.popleft())
         while under_way:
@@ -74,6 +76,6 @@ def _worked(job: Job, blocks: Iterator[_Item]) -> Iterator[tuple[int, Piece | No
         pool.shutdown(cancel_futures=True)
 
 
-def _result(item: tuple[int, Future[Piece] | None]) -> tuple[int, Piece | None]:
+def _result(item: tuple[int, Future[Piece] | None]) -> _Item:
     index, future = item
-    return index, None if future is None else future.result()
+    return index, _END if future is None else future.result()
