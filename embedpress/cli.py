@@ -137,6 +137,8 @@ def extract_text_command(
     revision: Annotated[str | None, typer.Option(help="Revision of a hub id.")] = None,
     batch_tokens: Annotated[int, typer.Option(help="Most tokens of a batch.")] = 4096,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps.")] = "cpu",
+    memory_budget: MemoryBudget = "2G",
+    shard: ShardOption = None,
     num_threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -144,8 +146,10 @@ def extract_text_command(
 
     Example: `embedpress extract text reviews.jsonl -o embeddings --model ./minilm`
     """
+    from embedpress.engine.options import RunOptions
     from embedpress.extract.job import extract_text
 
+    options = RunOptions(shard=shard)
     with stopwatch() as seconds, progress_bar("texts") as progress:
         manifest = extract_text(
             source,
@@ -159,7 +163,9 @@ def extract_text_command(
             max_length=max_length,
             revision=revision,
             device=device,
+            memory_budget=memory_budget,
             num_threads=num_threads,
+            options=options,
             progress=progress,
         )
     _show_vectors(manifest, out, seconds(), as_json)
@@ -178,6 +184,8 @@ def extract_image_command(
         int | None, typer.Option(help="Fail beyond so many unreadable photos.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps.")] = "cpu",
+    memory_budget: MemoryBudget = "2G",
+    shard: ShardOption = None,
     num_threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -185,8 +193,10 @@ def extract_image_command(
 
     Example: `embedpress extract image photos -o embeddings --weights resnet50.safetensors`
     """
+    from embedpress.engine.options import RunOptions
     from embedpress.extract.job import extract_images
 
+    options = RunOptions(shard=shard)
     with stopwatch() as seconds, progress_bar("images") as progress:
         manifest = extract_images(
             folder,
@@ -196,7 +206,9 @@ def extract_image_command(
             batch_size=batch_size,
             max_skipped=max_skipped,
             device=device,
+            memory_budget=memory_budget,
             num_threads=num_threads,
+            options=options,
             progress=progress,
         )
     _show_vectors(manifest, out, seconds(), as_json)

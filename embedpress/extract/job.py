@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-
-from embedpress.engine.job import Job, Piece
+from embedpress.engine.job import Job
+from embedpress.engine.options import RunOptions
 from embedpress.engine.run import run_job
 from embedpress.errors import InputError, UsageError
 from embedpress.extract.image import ImageExtractor
-from embedpress.extract.images import ImageFile, contents_of, list_images, read_ahead
+from embedpress.extract.images import ImageFile, contents_of, list_images
 from embedpress.extract.text import TextExtractor
-from embedpress.extract.texts import TextChunk, open_texts
+from embedpress.extract.texts import open_texts
+from embedpress.extract.work import Embedder, EmbedPhotos, EmbedTexts, ReadPhotos
 from embedpress.threads import check_threads
+from embedpress.vectors.budget import Budget
 from embedpress.vectors.manifest import Manifest
-from embedpress.vectors.shard import shard_table
+
+_HERE = RunOptions()
+# Times that a text is in memory, in all of its forms, while its chunk is on the way.
+TEXT_COPIES = 12
+# Batches of pixels on the way; what the widest layers of a network take for one photo; a large
+# photo while it is decoded and resized.
+BATCHES, ACTIVATIONS, PHOTO = 5, 14 * 2**20, 128 * 2**20
 
 
 def extract_text(
@@ -37,7 +43,9 @@ def extract_text(
     revision: str | None = None,
     device: str = "cpu",
     rows_per_shard: int = 8192,
+    memory_budget: str | int = "2G",
     num_threads: int | None = None,
+    options: RunOptions = _HERE,
     progress: Callable[[int], None] | None = None,
 ) -> Manifest:
     """Embed the texts of a file into a folder of Parquet shards.
@@ -58,8 +66,13 @@ def extract_text(
         The most tokens of a batch, padding counted.
     rows_per_shard : int
         Texts in each shard but the last.
+    memory_budget : str or int
+        Most memory of the process, as ``"2G"`` or in bytes. It decides how much is read ahead,
+        never over batches, so that the embeddings stay the same to the bit.
     num_threads : int, optional
         Threads of the network.
+    options : RunOptions
+        Where the job runs and which share of it.
     progress : callable, optional
         Called with numbers of rows as they are finished.
 
@@ -79,6 +92,7 @@ def extract_text(
         If the disk refuses; what is done is kept.
     """
     _check_rows(rows_per_shard)
+    budget = Budget(memory_budget)
     texts = open_texts(input, column=column, id_column=id_column)
     extractor = TextExtractor(
         model,
@@ -90,16 +104,17 @@ def extract_text(
         num_threads=num_threads,
     )
     extractor.check_batch_tokens(batch_tokens)
-
-    def work(chunk: TextChunk) -> Piece:
-        before = extractor.truncated
-        vectors = extractor.encode(chunk.texts, batch_tokens=batch_tokens)
-        # Not add_column: a table without columns may count no rows.
-        columns = dict(zip(chunk.metadata.column_names, chunk.metadata.columns, strict=True))
-        metadata = pa.table({"text": pa.array(chunk.texts, pa.string()), **columns})
-        counters = {"truncated": extractor.truncated - before, "blank": chunk.blank}
-        return Piece(shard_table(chunk.ids, vectors, metadata), counters=counters)
-
+    most = budget.left("this model") // TEXT_COPIES
+    embedder = Embedder(
+        extractor,
+        model=model,
+        pooling=extractor.pooling,
+        normalize=extractor.normalized,
+        max_length=extractor.max_length,
+        revision=revision,
+        device=device,
+        num_threads=num_threads,
+    )
     header = _header(
         extractor,
         pooling=extractor.pooling,
@@ -115,11 +130,11 @@ def extract_text(
         out=Path(out),
         header=header,
         inputs_fingerprint=texts.sha256,
-        chunks=lambda done: texts.chunks(rows_per_shard, done),
-        work=work,
+        chunks=lambda done: texts.chunks(rows_per_shard, done, most_bytes=most),
+        work=EmbedTexts(embedder, batch_tokens),
         shards=-(-texts.count // rows_per_shard),
     )
-    return run_job(job, progress=progress)
+    return run_job(job, options=options, progress=progress)
 
 
 def extract_images(
@@ -132,7 +147,9 @@ def extract_images(
     max_skipped: int | None = None,
     device: str = "cpu",
     rows_per_shard: int = 2048,
+    memory_budget: str | int = "2G",
     num_threads: int | None = None,
+    options: RunOptions = _HERE,
     progress: Callable[[int], None] | None = None,
 ) -> Manifest:
     """Embed the photos of a folder and its subfolders into a folder of Parquet shards.
@@ -151,8 +168,13 @@ def extract_images(
         Fail when more photos than this cannot be read; by default any number is skipped.
     rows_per_shard : int
         Photos in each shard but the last, skipped ones counted.
+    memory_budget : str or int
+        Most memory of the process, as ``"2G"`` or in bytes. It decides how much is read ahead,
+        never over batches, so that the embeddings stay the same to the bit.
     num_threads : int, optional
-        Threads of the network, and as many that read photos.
+        Threads of the network, and at most as many that read photos.
+    options : RunOptions
+        Where the job runs and which share of it.
     progress : callable, optional
         Called with numbers of photos as they are finished.
 
@@ -177,10 +199,15 @@ def extract_images(
         raise UsageError(f"batch_size must be at least 1, not {batch_size}")
     if max_skipped is not None and max_skipped < 0:
         raise UsageError(f"max_skipped must not be negative, not {max_skipped}")
+    budget = Budget(memory_budget)
     files = list_images(folder)
     extractor = ImageExtractor(model, weights=weights, device=device, num_threads=num_threads)
     labelled = any(file.label is not None for file in files)
     limit = _SkipLimit(max_skipped, total=len(files))
+    readers = _readers(budget, extractor, batch_size, check_threads(num_threads))
+    embedder = Embedder(
+        extractor, model=model, weights=weights, device=device, num_threads=num_threads
+    )
     header = _header(
         extractor,
         pooling="mean",
@@ -198,37 +225,18 @@ def extract_images(
                 yield index, files[start : start + rows_per_shard]
 
     with ThreadPoolExecutor(check_threads(num_threads)) as pool:
-
-        def work(chunk: list[ImageFile]) -> Piece:
-            kept: list[ImageFile] = []
-            blocks = [np.empty((0, extractor.dim), np.float32)]
-            skipped: list[dict[str, Any]] = []
-            for batch, read in read_ahead(chunk, extractor.transform, batch_size, pool):
-                for file, found in zip(batch, read, strict=True):
-                    if isinstance(found, str):
-                        limit.add(file, found)
-                        skipped.append({"id": file.id, "reason": found})
-                    else:
-                        kept.append(file)
-                arrays = [found for found in read if not isinstance(found, str)]
-                if arrays:
-                    blocks.append(extractor.encode_pixels(np.stack(arrays)))
-            table = shard_table(
-                pa.array([file.id for file in kept], pa.string()),
-                np.concatenate(blocks),
-                _image_metadata(kept, labelled=labelled),
-            )
-            return Piece(table, skipped=skipped, counters={"skipped": len(skipped)})
-
-        job = Job(
-            out=Path(out),
-            header=header,
-            inputs_fingerprint=contents_of(files, pool),
-            chunks=chunks,
-            work=work,
-            shards=-(-len(files) // rows_per_shard),
-        )
-        manifest = run_job(job, progress=progress)
+        contents = contents_of(files, pool)
+    job = Job(
+        out=Path(out),
+        header=header,
+        inputs_fingerprint=contents,
+        chunks=chunks,
+        read=ReadPhotos(extractor.transform, batch_size, readers),
+        work=EmbedPhotos(embedder, labelled),
+        shards=-(-len(files) // rows_per_shard),
+        watch=limit.add,
+    )
+    manifest = run_job(job, options=options, progress=progress)
     # An earlier run, stopped half-way, may have skipped some of them.
     limit.check(manifest.counters.get("skipped", 0))
     return manifest
@@ -242,12 +250,13 @@ class _SkipLimit:
     total: int
     count: int = 0
 
-    def add(self, file: ImageFile, reason: str) -> None:
-        self.count += 1
-        last = f"; the last one: {file.id}: {reason}"
-        if self.count == self.total:
-            raise InputError(f"none of the {self.total} images can be read{last}")
-        self.check(self.count, last)
+    def add(self, skipped: Sequence[Mapping[str, Any]]) -> None:
+        for one in skipped:
+            self.count += 1
+            last = f"; the last one: {one['id']}: {one['reason']}"
+            if self.count == self.total:
+                raise InputError(f"none of the {self.total} images can be read{last}")
+            self.check(self.count, last)
 
     def check(self, count: int, last: str = "") -> None:
         if self.most is not None and count > self.most:
@@ -282,11 +291,11 @@ def _header(
     )
 
 
-def _image_metadata(files: list[ImageFile], *, labelled: bool) -> pa.Table:
-    columns = {"path": pa.array([file.id for file in files], pa.string())}
-    if labelled:
-        columns["label"] = pa.array([file.label for file in files], pa.string())
-    return pa.table(columns)
+def _readers(budget: Budget, extractor: ImageExtractor, batch_size: int, threads: int) -> int:
+    """Threads that read photos within a memory budget."""
+    batch = batch_size * extractor.transform.crop**2 * 3 * 4
+    left = budget.left("this network", BATCHES * batch + batch_size * ACTIVATIONS)
+    return max(1, min(threads, left // PHOTO))
 
 
 def _check_rows(rows_per_shard: int) -> None:

@@ -15,8 +15,9 @@ from embedpress.extract.device import exact_float32, resolve_device
 from embedpress.extract.hub import model_folder
 from embedpress.extract.recipe import read_recipe
 
-# Texts tokenised at once: bounds the memory of a long list, long enough to sort by length.
-_BLOCK = 16_384
+# Texts and characters tokenised at once: bounds the memory of a long list, long enough to sort
+# by length.
+_BLOCK, _CHARACTERS = 16_384, 2**23
 
 
 class TextExtractor:
@@ -123,9 +124,8 @@ class TextExtractor:
                 raise InputError(f"row {row}: a text must be a string, not {text!r:.40}")
         embeddings = np.empty((len(texts), self.dim), np.float32)
         with exact_float32(self.num_threads):
-            for start in range(0, len(texts), _BLOCK):
-                block = texts[start : start + _BLOCK]
-                tokens = self._tokenize(block)
+            for start, stop in _blocks(texts):
+                tokens = self._tokenize(texts[start:stop])
                 for rows in _batches([len(t) for t in tokens], batch_tokens):
                     found = self._forward([tokens[row] for row in rows])
                     embeddings[[start + row for row in rows]] = found
@@ -189,6 +189,18 @@ class TextExtractor:
             pooled = torch.nn.functional.normalize(pooled, dim=1)
         result: npt.NDArray[np.float32] = pooled.cpu().numpy()
         return result
+
+
+def _blocks(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Cut a list into spans that are tokenised at once."""
+    start = characters = 0
+    for row, text in enumerate(texts):
+        if row > start and (row - start == _BLOCK or characters + len(text) > _CHARACTERS):
+            yield start, row
+            start, characters = row, 0
+        characters += len(text)
+    if start < len(texts):
+        yield start, len(texts)
 
 
 def _batches(lengths: list[int], budget: int) -> Iterator[list[int]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ import pyarrow as pa
 from embedpress.errors import InputError, UsageError
 from embedpress.extract.columns import Column
 from embedpress.extract.rows import Row, format_of, place, read_rows
-from embedpress.vectors.check import check_unique
 from embedpress.vectors.files import sha256_of
+from embedpress.vectors.ids import UniqueIds
 
 # Names that the output uses itself; an input column so named gets a trailing underscore.
 RESERVED = ("id", "vector", "code", "text")
@@ -72,7 +73,7 @@ class Texts:
         return pa.schema([(_free(name), column.type) for name, column in self._metadata.items()])
 
     def chunks(
-        self, rows: int, done: frozenset[int] = frozenset()
+        self, rows: int, done: frozenset[int] = frozenset(), *, most_bytes: int | None = None
     ) -> Iterator[tuple[int, TextChunk]]:
         """Stream the texts.
 
@@ -82,13 +83,20 @@ class Texts:
             Texts in each chunk but the last.
         done : frozenset of int
             Numbers of chunks to leave out.
+        most_bytes : int, optional
+            The most memory of a chunk's rows.
 
         Yields
         ------
         tuple of int and TextChunk
             The chunk's number, counted from 0, and the chunk.
+
+        Raises
+        ------
+        UsageError
+            For a chunk that takes more memory than it may.
         """
-        index, blank, taken = 0, 0, 0
+        index, blank, taken, held = 0, 0, 0, 0
         records: list[tuple[Any, dict[str, Any]]] = []
         for row_id, _, row in _records(self.files, self.column, self.id_column):
             if row.values is None:
@@ -98,10 +106,16 @@ class Texts:
             if taken == rows:
                 if index not in done:
                     yield index, self._chunk(records, blank)
-                index, blank, taken, records = index + 1, 0, 0, []
+                index, blank, taken, held, records = index + 1, 0, 0, 0, []
             taken += 1
             if index not in done:
                 records.append((row_id, row.values))
+                held += _size(row.values)
+                if most_bytes is not None and held > most_bytes:
+                    raise UsageError(
+                        f"the memory budget does not hold {rows} rows at once (row {taken} of"
+                        f" shard {index} is one too many): raise it"
+                    )
         if taken and index not in done:
             yield index, self._chunk(records, blank)
 
@@ -157,8 +171,7 @@ def open_texts(path: str | Path, *, column: str = "text", id_column: str | None 
     written = any(format_of(file) == ".csv" for file in files)
     ids, metadata = Column(written=written and id_column is not None), dict[str, Column]()
     count = blank = 0
-    blocks: list[pa.Array] = []
-    block: list[str] = []
+    unique = _UniqueTexts(lambda: _records(files, column, id_column))
     for row_id, file, row in _records(files, column, id_column):
         if row.values is None:
             blank += 1
@@ -166,10 +179,7 @@ def open_texts(path: str | Path, *, column: str = "text", id_column: str | None 
         count += 1
         ids.see(row_id)
         if id_column is not None:
-            block.append(str(row_id))
-            if len(block) == _ID_BLOCK:
-                blocks.append(pa.array(block, pa.string()))
-                block = []
+            unique.see(str(row_id))
         for name, value in row.values.items():
             if name in (column, id_column):
                 continue
@@ -184,9 +194,49 @@ def open_texts(path: str | Path, *, column: str = "text", id_column: str | None 
     if len(set(names)) != len(names):
         raise InputError(f"{path.name}: rename one of the columns {sorted(metadata)}")
     if id_column is not None:
-        check_unique(pa.chunked_array([*blocks, pa.array(block, pa.string())]))
+        unique.flush()
     digest = hashlib.sha256("".join(sha256_of(file) for file in files).encode()).hexdigest()
     return Texts(tuple(files), column, id_column, count, blank, digest, ids, metadata)
+
+
+class _UniqueTexts:
+    """Checks ids as they come, in blocks; memory is 8 bytes an id."""
+
+    def __init__(self, again: Callable[[], Iterator[tuple[Any, Path, Row]]]) -> None:
+        self._again = again
+        self._unique = UniqueIds()
+        self._block: list[str] = []
+        self._before = 0
+
+    def see(self, value: str) -> None:
+        """Take note of the next id."""
+        self._block.append(value)
+        if len(self._block) == _ID_BLOCK:
+            self.flush()
+
+    def flush(self) -> None:
+        """Check what came since the last time.
+
+        Raises
+        ------
+        InputError
+            For an id that came before, naming both of its rows.
+        """
+        found = self._unique.add(pa.array(self._block, pa.string()), self._earlier)
+        if found is not None:
+            row, value = self._before + found[0], found[1]
+            first = next(at for at, other in enumerate(self._ids()) if other == value)
+            raise InputError(f"id {value!r} of row {row} is already that of row {first}")
+        self._before += len(self._block)
+        self._block = []
+
+    def _ids(self) -> Iterator[str]:
+        return (str(row_id) for row_id, _, row in self._again() if row.values is not None)
+
+    def _earlier(self) -> Iterator[pa.Array]:
+        ids = islice(self._ids(), self._before)
+        while block := list(islice(ids, _ID_BLOCK)):
+            yield pa.array(block, pa.string())
 
 
 def _files(path: Path) -> list[Path]:
@@ -239,6 +289,11 @@ def _id_of(row: Row, count: int, id_column: str | None, file: Path) -> int | str
             f"{place(file, row.number)}: id {value!r:.40} is neither an integer nor a string"
         )
     return value
+
+
+def _size(values: dict[str, Any]) -> int:
+    """Bytes of a record, roughly."""
+    return 256 + sum(len(value) for value in values.values() if isinstance(value, str))
 
 
 def _free(name: str) -> str:

@@ -22,16 +22,13 @@ from embedpress.vectors import (
     Manifest,
     Vectors,
     open_vectors,
-    parse_size,
     sha256_of,
     shard_table,
 )
-from embedpress.vectors.budget import resident_bytes, size_text
+from embedpress.vectors.budget import Budget
 from embedpress.vectors.shard import ROW_GROUP
 
 _HERE = RunOptions()
-# What the process holds without any rows: the interpreter, the libraries, Parquet's buffers.
-_BASE = 192 * 2**20
 # Blocks in memory besides those being encoded: as read, as checked, waiting, and what the
 # allocator keeps of them.
 _COPIES = 10
@@ -89,7 +86,7 @@ def compress(
     """
     if rows_per_shard < 1:
         raise UsageError(f"rows_per_shard must be at least 1, not {rows_per_shard}")
-    budget = parse_size(memory_budget)
+    budget = Budget(memory_budget)
     compressor = OnnxCompressor(model, num_threads=num_threads)
     encode = EncodeBatch(model, what=what)
     vectors = open_vectors(source, metric=metric_for(source, compressor), column=column)
@@ -130,23 +127,21 @@ def compress(
     return run_job(job, options=options, progress=progress)
 
 
-def _in_flight(budget: int, encode: EncodeBatch, threads: int) -> tuple[int, int]:
+def _in_flight(budget: Budget, encode: EncodeBatch, threads: int) -> tuple[int, int]:
     """Threads that encode at once, and rows of their blocks, within a memory budget."""
-    before = resident_bytes()
     # The second run shows what the runtime holds on to.
     for _ in range(2):
         encode.encode(np.ones((BLOCK_STEP, encode.dim), np.float32))
-    per_worker = max(0, resident_bytes() - before)
-    for workers in range(threads, 0, -1):
-        left = budget - _BASE - workers * per_worker
-        rows = left // ((_COPIES + workers) * encode.dim * 4)
+    row, one = encode.dim * 4, budget.taken()
+    left = budget.left("this compressor", (_COPIES + 1) * BLOCK_STEP * row)
+    left += (_COPIES + 1) * BLOCK_STEP * row
+    for workers in range(threads, 1, -1):
+        rows = (left - (workers - 1) * one) // ((_COPIES + workers) * row)
         if rows >= BLOCK_STEP:
-            return workers, min(rows // BLOCK_STEP * BLOCK_STEP, ROW_GROUP)
-    need = _BASE + per_worker + BLOCK_STEP * (_COPIES + 1) * encode.dim * 4
-    raise UsageError(
-        f"a memory budget of {size_text(budget)} is too small: this compressor takes"
-        f" {size_text(need)} at least"
-    )
+            break
+    else:
+        workers, rows = 1, left // ((_COPIES + 1) * row)
+    return workers, min(rows // BLOCK_STEP * BLOCK_STEP, ROW_GROUP)
 
 
 class _Spans:

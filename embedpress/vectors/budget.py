@@ -80,6 +80,48 @@ def rows_within(budget_bytes: int, bytes_per_row: int, *, at_most: int) -> int:
     return min(budget_bytes // bytes_per_row, at_most)
 
 
+class Budget:
+    """What a process may take of the memory, and how much of it is left.
+
+    Parameters
+    ----------
+    size
+        As :func:`parse_size` takes it.
+
+    Notes
+    -----
+    Counted is what the process has come to hold since the budget was made, and `BARE` for what
+    it held before: an interpreter with the libraries. So a notebook full of other things is not
+    turned away.
+    """
+
+    BARE = 192 * 2**20
+
+    def __init__(self, size: str | int) -> None:
+        self.size = parse_size(size)
+        self._before = resident_bytes()
+
+    def taken(self) -> int:
+        """Bytes that were taken so far."""
+        return max(0, resident_bytes() - self._before)
+
+    def left(self, what: str, need: int = 0) -> int:
+        """Bytes that are left besides `need`.
+
+        Raises
+        ------
+        UsageError
+            If nothing is; the message names `what` and the size that would do.
+        """
+        left = self.size - self.BARE - self.taken() - need
+        if left <= 0:
+            raise UsageError(
+                f"a memory budget of {size_text(self.size)} is too small: {what} takes"
+                f" {size_text(self.size - left)} at least"
+            )
+        return left
+
+
 def resident_bytes() -> int:
     """Return the memory that this process holds, in bytes.
 
