@@ -34,6 +34,7 @@ from embedpress.onnx.compress import check_kind, metric_for
 from embedpress.onnx.runtime import OnnxCompressor
 from embedpress.threads import faiss_threads
 from embedpress.vectors import (
+    Batch,
     Vectors,
     atomic_path,
     open_vectors,
@@ -290,10 +291,7 @@ class _Build:
             strict=True,
         )
         for ours, theirs in pairs:
-            if not ours.ids.equals(theirs.ids):
-                raise MismatchError(
-                    f"{embeddings.path} has other ids than {self.compressed.path}, or another order"
-                )
+            same_ids(ours, theirs, embeddings, self.compressed)
             yield tier_vectors(ours.vectors, self.compressed.metric)
 
 
@@ -307,6 +305,14 @@ def rerank_vectors(path: str | Path, compressed: Vectors, compressor: OnnxCompre
             f"{compressed.count}: the rerank tier takes the same rows in the same order"
         )
     return embeddings
+
+
+def same_ids(ours: Batch, theirs: Batch, embeddings: Vectors, compressed: Vectors) -> None:
+    """Raise `MismatchError` unless embeddings are of the rows that were compressed."""
+    if not ours.ids.equals(theirs.ids):
+        raise MismatchError(
+            f"{embeddings.path} has other ids than {compressed.path}, or another order"
+        )
 
 
 def write_tier(change: Change, form: str, blocks: Iterator[Floats], embeddings: Vectors) -> None:

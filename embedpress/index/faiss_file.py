@@ -46,12 +46,7 @@ def write_flat(path: Path, index: Any, rows: int, blocks: Iterable[Rows]) -> Fra
     -------
     Frame
     """
-    data = _serialised(index, rows)
-    tail = data[len(data) - _PQ_TAIL :] if isinstance(index, faiss.IndexPQ) else b""
-    head = data[: len(data) - len(tail) - 8]
-    # A product quantizer's codes are counted in bytes, floats in groups of four.
-    unit = 1 if isinstance(index, faiss.IndexPQ) else 4
-    head += struct.pack("<Q", rows * index.sa_code_size() // unit)
+    head, tail = _flat_ends(index, rows)
     with path.open("xb") as file:
         file.write(head)
         for block in blocks:
@@ -120,6 +115,21 @@ def read_rows(path: Path, frame: Frame, code_size: int, rows: int) -> Iterator[R
             yield np.frombuffer(block, np.uint8).reshape(-1, code_size)
 
 
+def frame_of(path: Path, index: Any, rows: int) -> Frame:
+    """The frame of an exhaustive index that another program wrote, given it empty.
+
+    Raises
+    ------
+    FormatError
+        The file is longer or shorter than such a file is.
+    """
+    head, tail = _flat_ends(index, rows)
+    frame = _frame(head, rows * index.sa_code_size(), tail)
+    if path.stat().st_size != len(head) + frame.size + len(tail):
+        raise FormatError(f"{path} is not laid out as an index of {rows} vectors: build it again")
+    return frame
+
+
 def check_frame(path: Path, frame: Frame) -> None:
     """Compare all but the vectors with their checksum, and the size of the file.
 
@@ -140,6 +150,16 @@ def check_frame(path: Path, frame: Frame) -> None:
                     start += len(block)
     if digest.hexdigest() != frame.sha256:
         raise FormatError(f"{path} was changed since it was built: build it again")
+
+
+def _flat_ends(index: Any, rows: int) -> tuple[bytes, bytes]:
+    """What comes before and after the vectors of an exhaustive index."""
+    data = _serialised(index, rows)
+    tail = data[len(data) - _PQ_TAIL :] if isinstance(index, faiss.IndexPQ) else b""
+    head = data[: len(data) - len(tail) - 8]
+    # A product quantizer's codes are counted in bytes, floats in groups of four.
+    unit = 1 if isinstance(index, faiss.IndexPQ) else 4
+    return head + struct.pack("<Q", rows * index.sa_code_size() // unit), tail
 
 
 def _serialised(index: Any, rows: int) -> bytes:

@@ -30,6 +30,18 @@ from embedpress.vectors import sha256_of, write_atomic
 from embedpress.vectors.files import remove, storage_errors
 
 PARTS = ".parts"
+_LASTING = (
+    "what",
+    "compressor",
+    "metric",
+    "dim",
+    "factory",
+    "nprobe",
+    "choice",
+    "rerank",
+    "rerank_dim",
+    "extractor",
+)
 
 
 @dataclass
@@ -90,8 +102,10 @@ class Change:
             Of these, marked as deleted.
         frame : Frame or None
         **about
-            The other fields of :class:`IndexManifest`.
+            The other fields of :class:`IndexManifest`; those of the old index by default.
         """
+        if not about and self.old is not None:
+            about = {name: getattr(self.old, name) for name in _LASTING}
         known = {} if self.old is None else self.old.sha256
         kept = set() if self.old is None else set(self.old.files.values())
         sums = {
