@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from embedpress.index.build import build_index
     from embedpress.index.search import open_index
     from embedpress.onnx.compress import compress
-    from embedpress.onnx.runtime import load
+    from embedpress.onnx.compressor import load
     from embedpress.vectors import open_vectors
 
 _HOMES = {
@@ -31,7 +31,7 @@ _HOMES = {
     "extract_images": "embedpress.extract.job",
     "OutlierDetector": "embedpress.analyze.detector",
     "Compressor": "embedpress.autoencoder.estimator",
-    "load": "embedpress.onnx.runtime",
+    "load": "embedpress.onnx.compressor",
     "compress": "embedpress.onnx.compress",
     "build_index": "embedpress.index.build",
     "open_index": "embedpress.index.search",

@@ -314,15 +314,35 @@ def fit_command(
 def export_command(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="Compressor folder.")],
     out: Out,
+    with_extractor: Annotated[
+        str | None,
+        typer.Option(help="Text model (folder, hub id) or ResNet name, to go into the graph."),
+    ] = None,
+    weights: Annotated[str | None, typer.Option(help="Weights of a ResNet.")] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="Quantize the text model to int8.")] = False,
+    sample: Annotated[
+        Path | None, typer.Option(help="Texts (a line each) that int8 is judged on.")
+    ] = None,
+    num_threads: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Write what production needs, each ONNX graph checked against the network again.
 
     Example: `embedpress export model -o deploy`
+
+    Example: `embedpress export model -o deploy --with-extractor ./minilm --int8`
     """
     from embedpress.onnx.export import export
 
-    files = export(model, out)
+    files = export(
+        model,
+        out,
+        with_extractor=with_extractor,
+        weights=weights,
+        int8=int8,
+        sample=sample,
+        num_threads=num_threads,
+    )
     result = {"output": str(out), "files": files}
     show(result, as_json=as_json, text=f"{out}: " + ", ".join(files))
 

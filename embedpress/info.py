@@ -65,7 +65,7 @@ def _vectors(folder: Path, verify: bool) -> dict[str, Any]:
 
 
 def _compressor(folder: Path, verify: bool) -> dict[str, Any]:
-    from embedpress.onnx.runtime import OnnxCompressor
+    from embedpress.onnx.compressor import OnnxCompressor
 
     compressor = OnnxCompressor(folder)
     try:

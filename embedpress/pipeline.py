@@ -77,7 +77,7 @@ def run_pipeline(
     from embedpress.autoencoder.fit import fit
     from embedpress.index.build import build_index
     from embedpress.onnx.compress import compress
-    from embedpress.onnx.runtime import read_config
+    from embedpress.onnx.compressor import read_config
 
     say("extracting embeddings")
     embeddings = _extract(source, at["embeddings"], model, weights, column, id_column, num_threads)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import tiny_bert
 from samples import SMALL, curved
 
 if TYPE_CHECKING:
@@ -56,3 +57,9 @@ def saved(
         return made[key]
 
     return folder
+
+
+@pytest.fixture(scope="session")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT of two layers with random weights; every character is a token."""
+    return tiny_bert.build(tmp_path_factory.mktemp("models") / "bert")

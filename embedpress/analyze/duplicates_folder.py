@@ -15,7 +15,7 @@ from embedpress.analyze.duplicates import check_threshold, group_pairs
 from embedpress.analyze.files import SHOWN, make_folder, records
 from embedpress.errors import MismatchError, UsageError
 from embedpress.evaluate.exact import Floats, Ids
-from embedpress.onnx.runtime import OnnxCompressor
+from embedpress.onnx.compressor import OnnxCompressor
 from embedpress.vectors import (
     Vectors,
     atomic_path,

@@ -15,7 +15,7 @@ from embedpress.analyze.detector import OutlierDetector
 from embedpress.analyze.files import SHOWN, make_folder, records
 from embedpress.analyze.outliers import check_contamination
 from embedpress.onnx.compress import check_kind, metric_for
-from embedpress.onnx.runtime import OnnxCompressor
+from embedpress.onnx.compressor import OnnxCompressor
 from embedpress.vectors import Batch, Vectors, atomic_path, open_vectors
 from embedpress.vectors.holdout import held_out
 

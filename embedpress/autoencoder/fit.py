@@ -74,7 +74,10 @@ def fit(
     if manifest is not None:
         about["extractor"] = manifest.model
         about["pooling"] = manifest.pooling
-    return save(compressor, out, source=about)
+        about["normalized"] = manifest.normalized
+        about["extractor fingerprint"] = manifest.config.get("fingerprint")
+        about["max_length"] = manifest.config.get("max_length")
+    return save(compressor, out, source={k: v for k, v in about.items() if v is not None})
 
 
 def _sample_queries(source: str | Path, compressor: Compressor) -> NDArray[np.float32]:

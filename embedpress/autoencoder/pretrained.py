@@ -21,8 +21,8 @@ from embedpress.autoencoder.options import AUTO, check_code_size, check_options
 from embedpress.autoencoder.quantizer import CODEBOOK_SIZE, AdditiveQuantizer
 from embedpress.autoencoder.trainer import Record
 from embedpress.errors import FormatError, UsageError
+from embedpress.onnx.compressor import FORMAT_VERSION, fingerprint, read_config
 from embedpress.onnx.export import write_graphs
-from embedpress.onnx.runtime import FORMAT_VERSION, fingerprint, read_config
 from embedpress.vectors.files import remove, storage_errors, write_atomic
 
 WEIGHTS_LIMIT = 4 << 30

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from embedpress.errors import InputError, MismatchError, UsageError
 
 if TYPE_CHECKING:
-    from embedpress.onnx.runtime import OnnxCompressor
+    from embedpress.onnx.compressor import OnnxCompressor
 
 WHAT = ("codes", "latents")
 
@@ -70,7 +70,7 @@ class EncodeBatch:
         self.model, self.what, self.column = str(model), what, column
         self.num_threads = num_threads
         self.output = "code" if what == "codes" else "vector"
-        from embedpress.onnx.runtime import read_config
+        from embedpress.onnx.compressor import read_config
 
         self._fingerprint: str = read_config(model)["fingerprint"]
         compressor = self._compressor()
@@ -160,7 +160,7 @@ class EncodeBatch:
 
 @lru_cache(maxsize=4)
 def _opened(model: str, fingerprint: str, num_threads: int) -> OnnxCompressor:
-    from embedpress.onnx.runtime import OnnxCompressor
+    from embedpress.onnx.compressor import OnnxCompressor
 
     compressor = OnnxCompressor(model, num_threads=num_threads)
     if compressor.fingerprint != fingerprint:

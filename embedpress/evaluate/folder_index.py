@@ -11,7 +11,7 @@ import pyarrow as pa
 from embedpress.errors import MismatchError
 from embedpress.evaluate.exact import Floats, Ids
 from embedpress.index.search import open_index
-from embedpress.onnx.runtime import OnnxCompressor
+from embedpress.onnx.compressor import OnnxCompressor
 
 SPARE = 10
 """Hits beyond k that are asked for at first, since some are held-out queries themselves."""

@@ -17,7 +17,7 @@ BLOCK_ROWS = 8192
 
 
 class Compressor(Protocol):
-    """What an evaluation asks of a compressor, :class:`embedpress.onnx.runtime.OnnxCompressor`
+    """What an evaluation asks of a compressor, :class:`embedpress.onnx.compressor.OnnxCompressor`
     for one.
 
     Attributes

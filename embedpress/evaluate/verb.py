@@ -17,7 +17,7 @@ from embedpress.evaluate.evaluation import evaluate
 from embedpress.evaluate.folder_index import FolderIndex
 from embedpress.evaluate.report import write_report
 from embedpress.onnx.compress import check_kind, metric_for
-from embedpress.onnx.runtime import OnnxCompressor
+from embedpress.onnx.compressor import OnnxCompressor
 from embedpress.vectors import Batch, Vectors, open_vectors, write_atomic
 from embedpress.vectors.holdout import held_out
 

@@ -47,6 +47,10 @@ class Recipe:
     lower_case: bool = False
     prompt: str = ""
 
+    def prepared(self, text: str) -> str:
+        """A text as the tokenizer takes it."""
+        return self.prompt + (text.lower() if self.lower_case else text)
+
 
 def read_recipe(folder: Path, *, pooling: str | None = None) -> Recipe:
     """Read a model folder's recipe.

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from embedpress.errors import InputError, UsageError
+from embedpress.extract.batches import padded, text_blocks, token_batches
 from embedpress.extract.bert import fingerprints, length_limit, load_bert
 from embedpress.extract.device import exact_float32, resolve_device
 from embedpress.extract.hub import model_folder
 from embedpress.extract.recipe import read_recipe
-
-# Texts and characters tokenised at once: bounds the memory of a long list, long enough to sort
-# by length.
-_BLOCK, _CHARACTERS = 16_384, 2**23
 
 
 class TextExtractor:
@@ -55,6 +52,9 @@ class TextExtractor:
         Texts so far that were longer than `max_length`; they are embedded by their beginning.
     model, tokenizer
         The torch module and the transformers tokenizer.
+    padding : int
+        Id of the padding token.
+    recipe : Recipe
 
     Raises
     ------
@@ -83,14 +83,15 @@ class TextExtractor:
         self.device = resolve_device(device)
         self.num_threads = num_threads
         folder, self.revision = model_folder(model, revision)
-        self._recipe = read_recipe(folder, pooling=pooling)
-        self.pooling = self._recipe.pooling
-        self.normalized = self._recipe.normalize if normalize is None else normalize
-        self.model, self.tokenizer = load_bert(self._recipe)
+        self.recipe = read_recipe(folder, pooling=pooling)
+        self.pooling = self.recipe.pooling
+        self.normalized = self.recipe.normalize if normalize is None else normalize
+        self.model, self.tokenizer = load_bert(self.recipe)
         self.model.to(self.device)
         self.dim = int(self.model.config.hidden_size)
-        self.max_length = length_limit(max_length, self._recipe, self.model, self.tokenizer)
-        self.weights_sha256, self.fingerprint = fingerprints(self._recipe)
+        self.padding = int(self.tokenizer.pad_token_id or 0)
+        self.max_length = length_limit(max_length, self.recipe, self.model, self.tokenizer)
+        self.weights_sha256, self.fingerprint = fingerprints(self.recipe)
         self.truncated = 0
 
     def encode(self, texts: Sequence[str], *, batch_tokens: int = 4096) -> npt.NDArray[np.float32]:
@@ -124,10 +125,10 @@ class TextExtractor:
                 raise InputError(f"row {row}: a text must be a string, not {text!r:.40}")
         embeddings = np.empty((len(texts), self.dim), np.float32)
         with exact_float32(self.num_threads):
-            for start, stop in _blocks(texts):
-                tokens = self._tokenize(texts[start:stop])
-                for rows in _batches([len(t) for t in tokens], batch_tokens):
-                    found = self._forward([tokens[row] for row in rows])
+            for start, stop in text_blocks(texts):
+                tokens = self.tokenize(texts[start:stop])
+                for rows in token_batches([len(t) for t in tokens], batch_tokens):
+                    found = self._forward(*padded([tokens[row] for row in rows], self.padding))
                     embeddings[[start + row for row in rows]] = found
         bad = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
         if bad.size:
@@ -141,9 +142,9 @@ class TextExtractor:
                 f"batch_tokens must be at least max_length ({self.max_length}), not {batch_tokens}"
             )
 
-    def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        prompt, lower = self._recipe.prompt, self._recipe.lower_case
-        whole = [prompt + (text.lower() if lower else text) for text in texts]
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of texts, each cut to `max_length`."""
+        whole = [self.recipe.prepared(text) for text in texts]
         tokens: list[list[int]] = self.tokenizer(whole, verbose=False)["input_ids"]
         long = [row for row, ids in enumerate(tokens) if len(ids) > self.max_length]
         if long:
@@ -162,17 +163,28 @@ class TextExtractor:
             self.truncated += len(long)
         return tokens
 
-    def _forward(self, tokens: list[list[int]]) -> npt.NDArray[np.float32]:
+    def encode_tokens(
+        self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.float32]:
+        """Embed one batch of tokens.
+
+        Parameters
+        ----------
+        input_ids, attention_mask : ndarray of int64, shape (n, longest)
+            As :func:`embedpress.extract.batches.padded` makes them.
+
+        Returns
+        -------
+        ndarray of float32, shape (n, dim)
+        """
+        with exact_float32(self.num_threads):
+            return self._forward(input_ids, attention_mask)
+
+    def _forward(
+        self, ids: npt.NDArray[np.int64], mask: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.float32]:
         import torch
 
-        width = max(1, *(len(ids) for ids in tokens), 1)
-        padding = self.tokenizer.pad_token_id
-        ids = np.full((len(tokens), width), 0 if padding is None else padding, np.int64)
-        mask = np.zeros((len(tokens), width), np.int64)
-        for row, found in enumerate(tokens):
-            ids[row, : len(found)] = found
-            # A tokenizer without special tokens gives nothing at all for an empty text.
-            mask[row, : max(1, len(found))] = 1
         attention = torch.from_numpy(mask).to(self.device)
         output = self.model(
             input_ids=torch.from_numpy(ids).to(self.device), attention_mask=attention
@@ -189,27 +201,3 @@ class TextExtractor:
             pooled = torch.nn.functional.normalize(pooled, dim=1)
         result: npt.NDArray[np.float32] = pooled.cpu().numpy()
         return result
-
-
-def _blocks(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Cut a list into spans that are tokenised at once."""
-    start = characters = 0
-    for row, text in enumerate(texts):
-        if row > start and (row - start == _BLOCK or characters + len(text) > _CHARACTERS):
-            yield start, row
-            start, characters = row, 0
-        characters += len(text)
-    if start < len(texts):
-        yield start, len(texts)
-
-
-def _batches(lengths: list[int], budget: int) -> Iterator[list[int]]:
-    """Rows in batches of similar length, longest first, each within the budget when padded."""
-    batch: list[int] = []
-    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        if batch and max(1, lengths[batch[0]]) * (len(batch) + 1) > budget:
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch

@@ -31,7 +31,7 @@ from embedpress.index.tune import (
     tune_nprobe,
 )
 from embedpress.onnx.compress import check_kind, metric_for
-from embedpress.onnx.runtime import OnnxCompressor
+from embedpress.onnx.compressor import OnnxCompressor
 from embedpress.threads import faiss_threads
 from embedpress.vectors import (
     Batch,

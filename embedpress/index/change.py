@@ -29,7 +29,7 @@ from embedpress.index.scan import Scan, check_origin
 from embedpress.index.selection import write_deleted
 from embedpress.index.stored import StoredIndex
 from embedpress.index.table import TableWriter, as_table, joined_schema
-from embedpress.onnx.runtime import OnnxCompressor
+from embedpress.onnx.compressor import OnnxCompressor
 from embedpress.threads import faiss_threads
 from embedpress.vectors import Batch, Vectors, atomic_path, open_vectors, parse_size, rows_within
 from embedpress.vectors.files import storage_errors

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedpress.errors import FormatError, InputError, MismatchError
-from embedpress.onnx.runtime import OnnxCompressor
+from embedpress.onnx.compressor import OnnxCompressor
 from embedpress.vectors import Vectors
 
 Floats = NDArray[np.float32]

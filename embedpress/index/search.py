@@ -21,7 +21,7 @@ from embedpress.index.rerank import RerankTier
 from embedpress.index.scan import faiss_metric
 from embedpress.index.selection import Selection, read_deleted
 from embedpress.index.table import read_table
-from embedpress.onnx.runtime import OnnxCompressor
+from embedpress.onnx.compressor import OnnxCompressor
 from embedpress.threads import check_threads, faiss_threads
 from embedpress.vectors import check_vectors, sha256_of
 

@@ -15,8 +15,8 @@ from embedpress.engine.job import Job, Piece
 from embedpress.engine.options import RunOptions
 from embedpress.engine.run import run_job
 from embedpress.errors import InputError, MismatchError, UsageError
-from embedpress.onnx.runtime import BATCH_ROWS as BLOCK_STEP
-from embedpress.onnx.runtime import OnnxCompressor
+from embedpress.onnx.compressor import BATCH_ROWS as BLOCK_STEP
+from embedpress.onnx.compressor import OnnxCompressor
 from embedpress.vectors import (
     Batch,
     Manifest,

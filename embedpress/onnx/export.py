@@ -12,15 +12,21 @@ import onnx
 from numpy.typing import NDArray
 
 from embedpress import __version__
-from embedpress.errors import ExportError, UsageError
+from embedpress.errors import ExportError, MismatchError, UsageError
 from embedpress.onnx import graph
-from embedpress.onnx.runtime import read_config
+from embedpress.onnx.builder import OPSET
+from embedpress.onnx.bundle import Bundle, image_bundle, text_bundle
+from embedpress.onnx.canary import INPUTS, VECTORS, Arrays, pack
+from embedpress.onnx.compressor import read_config
+from embedpress.onnx.extractor import FILE, TOKENIZER
+from embedpress.onnx.extractor import GRAPHS as EXTRACTOR_GRAPHS
 from embedpress.vectors.files import remove, storage_errors, write_atomic
 
 if TYPE_CHECKING:
     from embedpress.autoencoder.estimator import Compressor
 
 PARITY_BATCHES = (1, 7, 256)
+N_CANARIES = 16
 GRAPHS = (
     "encoder.onnx",
     "query_encoder.onnx",
@@ -35,6 +41,18 @@ TOLERANCE = 1e-4
 """Largest difference of a float output, relative to the largest value of the output."""
 CODE_TOLERANCE = 1e-3
 """Share of vectors whose code may differ: distances to two codewords equal within rounding."""
+
+
+def stamps(compressor: Compressor, config: dict[str, Any]) -> dict[str, str]:
+    """What every graph says of itself in its metadata."""
+    return {
+        "fingerprint": config["fingerprint"],
+        "metric": compressor.metric,
+        "normalization": "l2" if compressor.metric == "cosine" else "none",
+        "opset": str(OPSET),
+        "embedpress": __version__,
+        "onnx": onnx.__version__,
+    }
 
 
 def write_graphs(compressor: Compressor, config: dict[str, Any], folder: Path) -> dict[str, str]:
@@ -60,14 +78,7 @@ def write_graphs(compressor: Compressor, config: dict[str, Any], folder: Path) -
     """
     latents, codes = compressor.latent_tower_, compressor.code_tower_
     dim, scale = compressor.n_features_in_, compressor.scale_
-    stamp = {
-        "fingerprint": config["fingerprint"],
-        "metric": compressor.metric,
-        "normalization": "l2" if compressor.metric == "cosine" else "none",
-        "opset": str(graph.OPSET),
-        "embedpress": __version__,
-        "onnx": onnx.__version__,
-    }
+    stamp = stamps(compressor, config)
     models = {
         "encoder.onnx": graph.encoder_graph(scale, dim, latents, codes, stamp),
         "query_encoder.onnx": graph.encoder_graph(scale, dim, latents, codes, stamp, queries=True),
@@ -82,15 +93,35 @@ def write_graphs(compressor: Compressor, config: dict[str, Any], folder: Path) -
         models["code_encoder.onnx"] = graph.encoder_graph(scale, dim, None, codes, stamp)
     for name, model in models.items():
         check_parity(compressor, name, model)
+    contents = {name: model.SerializeToString(deterministic=True) for name, model in models.items()}
+    contents[VECTORS] = pack(_canaries(compressor))
     sums = {}
-    for name, model in sorted(models.items()):
-        content = model.SerializeToString(deterministic=True)
+    for name, content in sorted(contents.items()):
         write_atomic(folder / name, content)
         sums[name] = hashlib.sha256(content).hexdigest()
     for name in GRAPHS:
         if name not in models:
             remove(folder / name)
     return sums
+
+
+def _canaries(compressor: Compressor) -> Arrays:
+    """Vectors with what the network makes of them."""
+    x = _vectors_like_those_of(compressor, N_CANARIES)
+    found: Arrays = {"embeddings": x}
+    if compressor.latent_tower_ is not None:
+        found["latents"] = np.asarray(compressor.transform(x))
+    if compressor.code_tower_ is not None:
+        found["codes"] = compressor.encode(x)
+    return found
+
+
+def _vectors_like_those_of(compressor: Compressor, count: int, seed: int = 0) -> NDArray[Any]:
+    """Random vectors as long as those trained on, or they would all look alike to the networks."""
+    length = float(compressor.scale_.scale) / compressor.n_features_in_**0.5
+    shape = (count, compressor.n_features_in_)
+    x = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+    return x * np.float32(length)
 
 
 def check_parity(compressor: Compressor, name: str, model: onnx.ModelProto) -> None:
@@ -107,13 +138,8 @@ def check_parity(compressor: Compressor, name: str, model: onnx.ModelProto) -> N
         model.SerializeToString(), providers=["CPUExecutionProvider"]
     )
     port = session.get_inputs()[0].name
-    rng = np.random.default_rng(0)
     for batch in PARITY_BATCHES:
-        # As long as the vectors trained on, or they would all look alike to the networks.
-        length = float(compressor.scale_.scale) / compressor.n_features_in_**0.5
-        x: NDArray[Any] = rng.standard_normal(
-            (batch, compressor.n_features_in_), dtype=np.float32
-        ) * np.float32(length)
+        x = _vectors_like_those_of(compressor, batch, seed=batch)
         if port == "latents":
             x = np.asarray(compressor.transform(x))
         elif port == "codes":
@@ -153,7 +179,58 @@ def _compare(what: str, got: NDArray[Any], expected: NDArray[Any]) -> None:
         raise ExportError(f"{what} differ from the network's by up to {difference:.2e}")
 
 
-def export(model: str | Path, out: str | Path) -> list[str]:
+def make_bundle(
+    compressor: Compressor,
+    config: dict[str, Any],
+    model: str | Path,
+    weights: str | Path | None,
+    int8: bool,
+    sample: str | Path | None,
+    num_threads: int | None,
+) -> Bundle:
+    """The extractor named `model` with the compressor behind it, checked."""
+    from embedpress.extract.image import MODELS, ImageExtractor
+    from embedpress.extract.text import TextExtractor
+
+    source, marks = config["source"], stamps(compressor, config)
+    if str(model) in MODELS:
+        if int8:
+            raise UsageError("int8 is for text models: a ResNet is exported in float32")
+        images = ImageExtractor(str(model), weights=weights, num_threads=num_threads)
+        _check_same(source, images.fingerprint, str(model))
+        return image_bundle(compressor, images, marks, num_threads)
+    if weights is not None:
+        raise UsageError("weights are for a ResNet: a text model's lie in its folder")
+    texts = TextExtractor(
+        model,
+        pooling=source.get("pooling"),
+        normalize=source.get("normalized"),
+        max_length=source.get("max_length"),
+        num_threads=num_threads,
+    )
+    _check_same(source, texts.fingerprint, str(model))
+    return text_bundle(compressor, texts, marks, num_threads)
+
+
+def _check_same(source: dict[str, Any], fingerprint: str, model: str) -> None:
+    known = source.get("extractor fingerprint")
+    if known is not None and known != fingerprint:
+        raise MismatchError(
+            f"{model} is not the extractor that the compressor was fitted for (fingerprint "
+            f"{fingerprint[:12]}, it was {str(known)[:12]}): name that one"
+        )
+
+
+def export(
+    model: str | Path,
+    out: str | Path,
+    *,
+    with_extractor: str | Path | None = None,
+    weights: str | Path | None = None,
+    int8: bool = False,
+    sample: str | Path | None = None,
+    num_threads: int | None = None,
+) -> list[str]:
     """Write what production needs of a compressor: graphs, configuration, codebooks, card.
 
     Parameters
@@ -162,6 +239,17 @@ def export(model: str | Path, out: str | Path) -> list[str]:
         A compressor folder.
     out : str or Path
         The folder to write; :func:`embedpress.load` opens it without torch.
+    with_extractor : str or Path, optional
+        Folder or hub id of the text model that made the embeddings, or the name of a ResNet: one
+        graph from tokens or pixels to codes is written, too, for
+        :class:`~embedpress.onnx.text.TextEncoder` or :class:`~embedpress.onnx.image.ImageEncoder`.
+    weights : str or Path, optional
+        Of a ResNet; see :class:`~embedpress.extract.image.ImageExtractor`.
+    int8 : bool
+        Quantize the extractor's dense layers; see :mod:`embedpress.onnx.int8`.
+    sample : str or Path, optional
+        A file of texts that int8 is judged on; by default glosses of WordNet.
+    num_threads : int, optional
 
     Returns
     -------
@@ -171,9 +259,11 @@ def export(model: str | Path, out: str | Path) -> list[str]:
     Raises
     ------
     UsageError, FormatError
-        No compressor there, or not a whole one.
+        No compressor there, or not a whole one; a network that cannot be exported.
+    MismatchError
+        Another extractor than the one that made the embeddings.
     ExportError
-        A graph whose results differ from the network's.
+        A graph whose results differ from the network's, or int8 that loses too much.
     """
     from embedpress.autoencoder.pretrained import load_compressor
 
@@ -183,14 +273,25 @@ def export(model: str | Path, out: str | Path) -> list[str]:
         raise UsageError(f"{folder} is a file: give a folder to write to")
     if folder.resolve() == source.resolve():
         raise UsageError("export to another folder than the compressor's own")
+    if with_extractor is None and (int8 or weights is not None or sample is not None):
+        raise UsageError("int8, weights and sample belong to an extractor: name it, too")
+    config = read_config(source)
+    bundle: Bundle | None = None
+    if with_extractor is not None:
+        bundle = make_bundle(compressor, config, with_extractor, weights, int8, sample, num_threads)
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    config = read_config(source)
     # config.json goes last: a folder without one is not yet a compressor.
     remove(folder / "config.json")
     config["sha256"] = write_graphs(compressor, config, folder)
+    for name in (FILE, TOKENIZER, INPUTS, *EXTRACTOR_GRAPHS.values()):
+        if bundle is None or name not in bundle.files:
+            remove(folder / name)
+    if bundle is not None:
+        config["sha256"] |= bundle.write(folder)
     copied = [name for name in COPIED if (source / name).is_file()]
     for name in copied:
         write_atomic(folder / name, (source / name).read_bytes())
     write_atomic(folder / "config.json", json.dumps(config, indent=2) + "\n")
-    return sorted([*config["sha256"], *copied, "config.json"])
+    written = [*config["sha256"], *copied, "config.json"]
+    return sorted(written if bundle is None else [*written, FILE])

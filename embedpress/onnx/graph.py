@@ -2,68 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
-
 import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
 from torch import nn
 
 from embedpress.autoencoder.network import SHORTEST, InputScale, ResidualMap, Tower
 from embedpress.autoencoder.quantizer import CODEBOOK_SIZE, AdditiveQuantizer
+from embedpress.onnx.builder import GraphBuilder, Port
 
-OPSET = 17
-IR_VERSION = 8
-"""Both old on purpose: any ONNX Runtime since 1.12 reads them."""
-
-
-@dataclass
-class GraphBuilder:
-    """Nodes and weights of a graph under construction; names are counted, never random."""
-
-    nodes: list[onnx.NodeProto] = field(default_factory=list)
-    weights: dict[str, onnx.TensorProto] = field(default_factory=dict)
-
-    def add(self, op: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
-        """Append one node with one output and return that output's name."""
-        output = name or f"{op.lower()}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(op, list(inputs), [output], output, **attributes))
-        return output
-
-    def weight(self, name: str, value: NDArray[np.generic]) -> str:
-        """A named constant, stored once."""
-        if name not in self.weights:
-            self.weights[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
-        return name
-
-    def model(
-        self,
-        inputs: Sequence[tuple[str, int, int]],
-        outputs: Sequence[tuple[str, int, int]],
-        metadata: dict[str, str],
-    ) -> onnx.ModelProto:
-        """Close the graph: (name, element type, width) of each input and output."""
-
-        def described(ports: Sequence[tuple[str, int, int]]) -> list[onnx.ValueInfoProto]:
-            return [helper.make_tensor_value_info(n, t, ["batch", w]) for n, t, w in ports]
-
-        weights = list(self.weights.values())
-        graph = helper.make_graph(
-            self.nodes, "embedpress", described(inputs), described(outputs), weights
-        )
-        model = helper.make_model(
-            graph,
-            opset_imports=[helper.make_opsetid("", OPSET)],
-            ir_version=IR_VERSION,
-            producer_name="embedpress",
-        )
-        helper.set_model_props(model, metadata)
-        onnx.checker.check_model(model, full_check=True)
-        return model
+RUN = 16
+"""Scores that are compared at once; see :func:`assign`."""
 
 
 def scaled(graph: GraphBuilder, x: str, scale: InputScale) -> str:
@@ -123,20 +74,38 @@ def folded_layers(
 
 
 def assign(graph: GraphBuilder, z: str, quantizer: AdditiveQuantizer, output: str) -> str:
-    """Greedy nearest codewords, stage after stage, as :meth:`AdditiveQuantizer.assign`."""
+    """Greedy nearest codewords, stage after stage, as :meth:`AdditiveQuantizer.assign`.
+
+    The largest of 256 scores is looked for in two steps, the best run of 16 and then the best of
+    that run: ONNX Runtime's maximum is vectorised and its ArgMax is not, so that this takes half
+    the time.
+    """
     books = _numpy(quantizer.codebooks)
     stages, groups, size, width = books.shape
     slices = graph.weight("slices", np.array([-1, groups, width], np.int64))
     # (batch, groups * width) -> (groups, batch, width)
     residual = graph.add("Transpose", graph.add("Reshape", z, slices), perm=[1, 0, 2])
+    run = graph.weight("run", np.array(RUN, np.int64))
+    runs_shape = graph.weight("runs", np.array([groups, -1, size // RUN, RUN], np.int64))
+    last = graph.weight("last_axis", np.array([2], np.int64))
+    behind = graph.weight("behind", np.array([0, 0, 0, 0, 0, 1], np.int64))
+    one = graph.weight("one", np.float32(1))
     chosen = []
     for stage in range(stages):
+        # |r - c|^2 is least where r.c - |c|^2 / 2 is largest. A one behind each slice brings the
+        # second term into the same product.
         half_norms = np.square(books[stage]).sum(-1)[:, None, :] / 2
-        products = graph.add(
-            "MatMul", residual, graph.weight(f"books.{stage}", books[stage].transpose(0, 2, 1))
+        words = np.concatenate([books[stage].transpose(0, 2, 1), -half_norms], axis=1)
+        widened = graph.add("Pad", residual, behind, one)
+        scores = graph.add("MatMul", widened, graph.weight(f"books.{stage}", words))
+        runs = graph.add("Reshape", scores, runs_shape)
+        tops = graph.add("ReduceMax", runs, axes=[3], keepdims=0)
+        best = graph.add("ArgMax", tops, axis=2, keepdims=1)
+        within = graph.add(
+            "ArgMax", graph.add("GatherND", runs, best, batch_dims=2), axis=2, keepdims=1
         )
-        scores = graph.add("Sub", products, graph.weight(f"half_norms.{stage}", half_norms))
-        index = graph.add("ArgMax", scores, axis=2, keepdims=0)
+        place = graph.add("Add", graph.add("Mul", best, run), within)
+        index = graph.add("Squeeze", place, last)
         chosen.append(graph.add("Transpose", index, perm=[1, 0]))
         if stage + 1 < stages:
             offsets = (np.arange(groups, dtype=np.int64) * size)[:, None]
@@ -161,6 +130,43 @@ def lookup(graph: GraphBuilder, codes: str, quantizer: AdditiveQuantizer) -> str
     return graph.add("ReduceSum", stacked, axes, keepdims=0)
 
 
+def add_towers(
+    graph: GraphBuilder,
+    embeddings: str,
+    scale: InputScale,
+    latents: Tower | None,
+    codes: Tower | None,
+    *,
+    queries: bool = False,
+) -> list[Port]:
+    """Lead `embeddings` through the encoders of the towers given.
+
+    Returns
+    -------
+    list of Port
+        ``latents`` and ``codes``; with `queries`, of the query encoders, ``latents`` and
+        ``code_queries``.
+    """
+    x = scaled(graph, embeddings, scale)
+    outputs: list[Port] = []
+    if latents is not None:
+        network = latents.query_encoder if queries else latents.encoder
+        residual_map(graph, x, network, "latents", "latents")
+        outputs.append(("latents", TensorProto.FLOAT, (latents.width,)))
+    if codes is not None and codes.quantizer is not None:
+        network = codes.query_encoder if queries else codes.encoder
+        z = residual_map(graph, x, network, "codes")
+        if queries:
+            stages = codes.quantizer.codebooks.shape[0]
+            repeats = graph.weight("stages", np.array([1, stages], np.int64))
+            graph.add("Tile", z, repeats, name="code_queries")
+            outputs.append(("code_queries", TensorProto.FLOAT, (codes.width * stages,)))
+        else:
+            assign(graph, z, codes.quantizer, "codes")
+            outputs.append(("codes", TensorProto.UINT8, (codes.quantizer.code_size,)))
+    return outputs
+
+
 def encoder_graph(
     scale: InputScale,
     dim: int,
@@ -170,29 +176,10 @@ def encoder_graph(
     *,
     queries: bool = False,
 ) -> onnx.ModelProto:
-    """``embeddings`` -> ``latents`` and ``codes``, of the towers given.
-
-    With `queries` the query encoders: ``latents`` and ``code_queries``.
-    """
+    """``embeddings`` -> what :func:`add_towers` gives."""
     graph = GraphBuilder()
-    x = scaled(graph, "embeddings", scale)
-    outputs = []
-    if latents is not None:
-        network = latents.query_encoder if queries else latents.encoder
-        residual_map(graph, x, network, "latents", "latents")
-        outputs.append(("latents", TensorProto.FLOAT, latents.width))
-    if codes is not None and codes.quantizer is not None:
-        network = codes.query_encoder if queries else codes.encoder
-        z = residual_map(graph, x, network, "codes")
-        if queries:
-            stages = codes.quantizer.codebooks.shape[0]
-            repeats = graph.weight("stages", np.array([1, stages], np.int64))
-            graph.add("Tile", z, repeats, name="code_queries")
-            outputs.append(("code_queries", TensorProto.FLOAT, codes.width * stages))
-        else:
-            assign(graph, z, codes.quantizer, "codes")
-            outputs.append(("codes", TensorProto.UINT8, codes.quantizer.code_size))
-    return graph.model([("embeddings", TensorProto.FLOAT, dim)], outputs, metadata)
+    outputs = add_towers(graph, "embeddings", scale, latents, codes, queries=queries)
+    return graph.model([("embeddings", TensorProto.FLOAT, (dim,))], outputs, metadata)
 
 
 def decoder_graph(
@@ -200,15 +187,16 @@ def decoder_graph(
 ) -> onnx.ModelProto:
     """``latents`` (or ``codes``, for a tower with a quantizer) -> ``embeddings``."""
     graph = GraphBuilder()
+    port: Port
     if tower.quantizer is None:
-        z, port = "latents", ("latents", TensorProto.FLOAT, tower.width)
+        z, port = "latents", ("latents", TensorProto.FLOAT, (tower.width,))
     else:
         z = lookup(graph, "codes", tower.quantizer)
-        port = ("codes", TensorProto.UINT8, tower.quantizer.code_size)
+        port = ("codes", TensorProto.UINT8, (tower.quantizer.code_size,))
     y = residual_map(graph, z, tower.decoder, "decoder")
     factor = np.float32(1) if scale.metric == "cosine" else _numpy(scale.scale)
     graph.add("Mul", y, graph.weight("scale", factor), name="embeddings")
-    return graph.model([port], [("embeddings", TensorProto.FLOAT, dim)], metadata)
+    return graph.model([port], [("embeddings", TensorProto.FLOAT, (dim,))], metadata)
 
 
 def _numpy(tensor: torch.Tensor) -> NDArray[np.float32]:

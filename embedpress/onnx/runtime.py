@@ -1,256 +1,45 @@
-"""A compressor on ONNX Runtime: numpy in, numpy out, no torch."""
+"""The door of the runtime: everything that production needs, with no torch."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import onnxruntime
-from numpy.typing import ArrayLike, NDArray
+from embedpress.onnx.compressor import (
+    FORMAT_VERSION,
+    OnnxCompressor,
+    fingerprint,
+    load,
+    read_config,
+)
+from embedpress.onnx.extractor import FILE, read_extractor
+from embedpress.onnx.image import ImageEncoder
+from embedpress.onnx.text import TextEncoder
 
-from embedpress.errors import FormatError, InputError
-from embedpress.threads import check_threads
-from embedpress.vectors import check_codes, check_vectors, sha256_of
-from embedpress.vectors.document import read_document
+__all__ = [
+    "FORMAT_VERSION",
+    "ImageEncoder",
+    "OnnxCompressor",
+    "TextEncoder",
+    "fingerprint",
+    "load",
+    "open_encoder",
+    "read_config",
+]
 
-Floats = NDArray[np.float32]
 
-FORMAT_VERSION = 1
-BATCH_ROWS = 1024
-
-
-def read_config(path: str | Path) -> dict[str, Any]:
-    """config.json of a compressor folder, checked.
+def open_encoder(
+    path: str | Path, *, num_threads: int | None = None
+) -> TextEncoder | ImageEncoder | None:
+    """The encoder of texts or images that a folder holds; None for a compressor alone.
 
     Raises
     ------
-    UsageError
-        No such folder.
-    FormatError
-        Not a compressor, of an unknown version, or with fields that cannot be.
+    UsageError, FormatError
+        No such folder, or not a whole one.
     """
     folder = Path(path)
-    config = read_document(folder, "config.json", kind="compressor", version=FORMAT_VERSION)
-    _check_config(config, folder / "config.json")
-    return config
-
-
-def _check_config(config: dict[str, Any], file: Path) -> None:
-    def whole(name: str, *, optional: bool) -> None:
-        value = config.get(name)
-        if optional and value is None:
-            return
-        if type(value) is not int or not 1 <= value <= 1 << 20:
-            raise FormatError(f"{file}: {name} is {value!r}, not a size")
-
-    whole("dim", optional=False)
-    for name in ("n_components", "code_size", "stages", "groups", "code_width"):
-        whole(name, optional=True)
-    if config.get("metric") not in ("cosine", "ip", "l2"):
-        raise FormatError(f"{file}: metric is {config.get('metric')!r}, not cosine, ip or l2")
-    stamp = config.get("fingerprint")
-    if not isinstance(stamp, str) or len(stamp) != 64:
-        raise FormatError(f"{file} has no fingerprint")
-    sums = config.get("sha256", {})
-    if not isinstance(sums, dict) or not all(isinstance(digest, str) for digest in sums.values()):
-        raise FormatError(f"{file}: sha256 does not name a checksum a graph")
-    if config.get("n_components") is None and config.get("code_size") is None:
-        raise FormatError(f"{file} names neither n_components nor code_size")
-
-
-class OnnxCompressor:
-    """The trained compressor of a folder, run by ONNX Runtime.
-
-    Parameters
-    ----------
-    path : str or Path
-        A compressor folder.
-    num_threads : int, optional
-        Threads of each call; by default all that this process may use.
-    providers : sequence of str, optional
-        ONNX Runtime execution providers, by default the CPU's.
-
-    Attributes
-    ----------
-    dim, n_components, code_size : int (the last two or None)
-    metric : {"cosine", "ip", "l2"}
-    fingerprint : str
-        sha256 of the trained weights and configuration.
-    """
-
-    def __init__(
-        self,
-        path: str | Path,
-        *,
-        num_threads: int | None = None,
-        providers: tuple[str, ...] = ("CPUExecutionProvider",),
-    ) -> None:
-        self.path = Path(path)
-        self.config = read_config(self.path)
-        self.dim: int = self.config["dim"]
-        self.n_components: int | None = self.config.get("n_components")
-        self.code_size: int | None = self.config.get("code_size")
-        self.metric: str = self.config["metric"]
-        self.fingerprint: str = self.config["fingerprint"]
-        self.num_threads = check_threads(num_threads)
-        self.providers = providers
-        self._sessions: dict[str, onnxruntime.InferenceSession] = {}
-
-    def transform(self, X: ArrayLike) -> Floats:
-        """Latents (n, n_components), float32, of embeddings (n, dim)."""
-        self._need("n_components")
-        return self._run(self._narrowest("latent_encoder.onnx"), "latents", self._embeddings(X))
-
-    def inverse_transform(self, Z: ArrayLike) -> Floats:
-        """Embeddings (n, dim), float32, restored from latents (n, n_components)."""
-        width = self._need("n_components")
-        latents = check_vectors(Z, dim=width, what="latents")
-        return self._run("decoder.onnx", "embeddings", latents)
-
-    def transform_queries(self, X: ArrayLike) -> Floats:
-        """Query latents (n, n_components), float32, scored against latents by the metric."""
-        self._need("n_components")
-        return self._run("query_encoder.onnx", "latents", self._embeddings(X))
-
-    def encode(self, X: ArrayLike) -> NDArray[np.uint8]:
-        """Codes (n, code_size), uint8, of embeddings (n, dim)."""
-        self._need("code_size")
-        return self._run(self._narrowest("code_encoder.onnx"), "codes", self._embeddings(X))
-
-    def decode(self, codes: ArrayLike) -> Floats:
-        """Embeddings (n, dim), float32, restored from codes (n, code_size)."""
-        width = self._need("code_size")
-        checked = check_codes(np.asarray(codes), code_size=width)
-        return self._run("code_decoder.onnx", "embeddings", checked)
-
-    def encode_queries(self, X: ArrayLike) -> Floats:
-        """Queries (n, code_size * slice), float32, as FAISS's scan of the codes takes them."""
-        self._need("code_size")
-        return self._run("query_encoder.onnx", "code_queries", self._embeddings(X))
-
-    def codebooks(self) -> Floats:
-        """Centroids (code_size, 256, slice), float32, of the product quantizer over codes."""
-        from safetensors import safe_open
-
-        code_size = self._need("code_size")
-        file = self.path / "model.safetensors"
-        try:
-            if fingerprint(self.config, file) != self.fingerprint:
-                raise FormatError(f"{file} or config.json was changed since it was saved")
-            with safe_open(file, framework="numpy") as tensors:
-                books = tensors.get_tensor("codes.quantizer.codebooks")
-        except FormatError:
-            raise
-        except Exception as error:  # safetensors raises its own and OSError alike
-            raise FormatError(f"{file} cannot be read: {error}") from None
-        # FAISS would read past the end of codebooks that are too small.
-        stages, groups = self.config.get("stages"), self.config.get("groups")
-        if books.shape[:3] != (stages, groups, 256) or books[..., 0, 0].size != code_size:
-            raise FormatError(f"{file}: codebooks of shape {books.shape} do not fit {code_size}")
-        return check_vectors(books.reshape(-1, books.shape[3]), what="codebooks").reshape(
-            code_size, books.shape[2], books.shape[3]
-        )
-
-    def bad_files(self) -> list[str]:
-        """Names of files that are missing or not this compressor's; empty when all hold."""
-        bad = []
-        weights = self.path / "model.safetensors"
-        if not weights.is_file() or fingerprint(self.config, weights) != self.fingerprint:
-            bad.append(weights.name)
-        expected = ["encoder.onnx", "query_encoder.onnx"]
-        expected += ["decoder.onnx"] if self.n_components else []
-        expected += ["code_decoder.onnx"] if self.code_size else []
-        narrow = ("latent_encoder.onnx", "code_encoder.onnx")
-        for name in [*expected, *(name for name in narrow if (self.path / name).exists())]:
-            try:
-                self._session(name)
-            except FormatError:
-                bad.append(name)
-        return bad
-
-    def _embeddings(self, X: ArrayLike) -> Floats:
-        return check_vectors(X, dim=self.dim, metric=self.metric)
-
-    def _need(self, name: str) -> int:
-        value: int | None = getattr(self, name)
-        if value is None:
-            raise InputError(f"the compressor at {self.path} has no {name}: fit it with one")
-        return value
-
-    def _narrowest(self, file: str) -> str:
-        """The graph with only one output where both were exported: half the arithmetic."""
-        return file if (self.path / file).is_file() else "encoder.onnx"
-
-    def _run(self, file: str, output: str, x: NDArray[Any]) -> NDArray[Any]:
-        session = self._session(file)
-        try:
-            port = session.get_inputs()[0].name
-            blocks = [
-                session.run([output], {port: x[i : i + BATCH_ROWS]})[0]
-                for i in range(0, len(x), BATCH_ROWS)
-            ]
-        except Exception as error:  # onnxruntime's exceptions share no public base
-            raise FormatError(f"{self.path / file} cannot be run: {_first_line(error)}") from None
-        found: NDArray[Any] = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
-        widths = {
-            "latents": self.n_components,
-            "codes": self.code_size,
-            "embeddings": self.dim,
-            "code_queries": (self.config.get("stages") or 0) * (self.config.get("code_width") or 0),
-        }
-        if found.shape != (len(x), widths[output]):
-            raise FormatError(f"{self.path / file}: {output} has the shape {found.shape}")
-        return found
-
-    def _session(self, file: str) -> onnxruntime.InferenceSession:
-        if file not in self._sessions:
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = self.num_threads
-            options.inter_op_num_threads = 1
-            options.log_severity_level = 4  # what goes wrong is raised
-            path = self.path / file
-            if not path.is_file():
-                raise FormatError(f"{self.path} has no {file}: export the compressor again")
-            known = self.config.get("sha256", {}).get(file)
-            if known is not None and known != sha256_of(path):
-                raise FormatError(f"{path} was changed since it was written: export again")
-            try:
-                # The fallback prints to standard output, and here falls back to the same.
-                session = onnxruntime.InferenceSession(
-                    str(path), options, providers=list(self.providers), enable_fallback=0
-                )
-                stamps = session.get_modelmeta().custom_metadata_map
-            except Exception as error:  # onnxruntime's exceptions share no public base
-                raise FormatError(
-                    f"{path} is not a graph ONNX Runtime can load: {_first_line(error)}"
-                ) from None
-            for name, said in (("fingerprint", self.fingerprint), ("metric", self.metric)):
-                if stamps.get(name) != said:
-                    raise FormatError(
-                        f"{path} belongs to another compressor ({name} "
-                        f"{stamps.get(name)!r:.80}, config.json says {said!r}): export again"
-                    )
-            self._sessions[file] = session
-        return self._sessions[file]
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
-def fingerprint(config: dict[str, Any], weights: Path) -> str:
-    """sha256 of a configuration and the trained weights, whatever the graphs made of them."""
-    stable = {name: config[name] for name in config if name not in ("fingerprint", "sha256")}
-    digest = hashlib.sha256(json.dumps(stable, sort_keys=True).encode())
-    with weights.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def load(path: str | Path, *, num_threads: int | None = None) -> OnnxCompressor:
-    """Open a compressor folder for use with ONNX Runtime alone; see :class:`OnnxCompressor`."""
-    return OnnxCompressor(path, num_threads=num_threads)
+    if not (folder / FILE).is_file():
+        return None
+    if read_extractor(folder).kind == "text":
+        return TextEncoder(folder, num_threads=num_threads)
+    return ImageEncoder(folder, num_threads=num_threads)

@@ -127,7 +127,7 @@ def test_a_folder_within_any_budget(tmp_path, budget):
 
 def test_codes_are_decoded_by_their_compressor(tmp_path, saved, embeddings):
     from embedpress.onnx.compress import compress
-    from embedpress.onnx.runtime import load
+    from embedpress.onnx.compressor import load
 
     np.save(tmp_path / "x.npy", embeddings[:200])
     model = saved()

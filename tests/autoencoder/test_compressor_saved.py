@@ -90,6 +90,7 @@ def test_a_folder_is_always_the_same_bytes(
 def test_the_files_are_those_announced(saved: Callable[..., Path]) -> None:
     graphs = {"encoder.onnx", "query_encoder.onnx"}
     notes = {"config.json", "model.safetensors", "metrics.json", "README.md"}
+    notes |= {"canaries.safetensors"}
     latents, codes = {"decoder.onnx"}, {"code_decoder.onnx"}
     narrow = {"latent_encoder.onnx", "code_encoder.onnx"}
     assert set(content(saved())) == graphs | notes | latents | codes | narrow
@@ -111,7 +112,7 @@ def test_nothing_in_a_folder_is_a_pickle(saved: Callable[..., Path]) -> None:
 def test_saving_over_another_compressor(
     fitted: Callable[..., Compressor], tmp_path: Path, others: np.ndarray
 ) -> None:
-    from embedpress.onnx.runtime import load
+    from embedpress.onnx.compressor import load
 
     save(fitted(), tmp_path)
     latents = fitted(code_size=None, hidden_sizes=())
@@ -203,7 +204,7 @@ def folder(saved: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory)
 
 
 def use(path: Path) -> None:
-    from embedpress.onnx.runtime import load
+    from embedpress.onnx.compressor import load
 
     x = curved(3)
     runtime = load(path, num_threads=1)

@@ -27,7 +27,7 @@ from embedpress.autoencoder.sizing import (
     train_sizes,
 )
 from embedpress.errors import InputError, TargetWarning, UsageError
-from embedpress.onnx.runtime import load
+from embedpress.onnx.compressor import load
 
 AUTO: dict[str, Any] = {
     **SMALL,

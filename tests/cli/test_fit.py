@@ -10,7 +10,7 @@ import pytest
 from commands import Cli
 from samples import curved
 
-from embedpress.onnx.runtime import load
+from embedpress.onnx.compressor import load
 
 QUICK = ("--n-components", 4, "--hidden-sizes", 16, "--epochs", 2)
 

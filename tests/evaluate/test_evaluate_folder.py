@@ -17,7 +17,7 @@ from embedpress.evaluate.result import Evaluation
 from embedpress.evaluate.verb import evaluate_folder
 from embedpress.index.build import build_index
 from embedpress.onnx.compress import compress
-from embedpress.onnx.runtime import load
+from embedpress.onnx.compressor import load
 from embedpress.vectors import open_vectors
 
 pytest.importorskip("matplotlib")

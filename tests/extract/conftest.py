@@ -23,12 +23,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture(scope="session")
-def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BERT of two layers with random weights; every character is a token."""
-    return tiny_bert.build(tmp_path_factory.mktemp("models") / "bert")
-
-
 @pytest.fixture
 def bert_copy(bert: Path, tmp_path: Path) -> Path:
     """The same, for a test to spoil."""

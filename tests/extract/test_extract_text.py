@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from embedpress.errors import FormatError, InputError, UsageError
 from embedpress.extract import text as text_module
+from embedpress.extract.batches import token_batches
 from embedpress.extract.text import TextExtractor
 
 pytest.importorskip("torch")
@@ -59,7 +60,7 @@ def test_batch_budget_does_not_show(bert: Path) -> None:
 
 @given(lengths=st.lists(st.integers(0, 60), max_size=50), budget=st.integers(60, 500))
 def test_batches_keep_the_budget_and_lose_nothing(lengths: list[int], budget: int) -> None:
-    batches = list(text_module._batches(lengths, budget))
+    batches = list(token_batches(lengths, budget))
     assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
     for batch in batches:
         assert max(1, *(lengths[row] for row in batch), 1) * len(batch) <= budget
@@ -71,7 +72,7 @@ def test_batches_keep_the_budget_and_lose_nothing(lengths: list[int], budget: in
 def test_blocks_do_not_show(bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     extractor = TextExtractor(bert)
     whole = extractor.encode(TEXTS)
-    monkeypatch.setattr(text_module, "_BLOCK", 2)
+    monkeypatch.setattr(text_module, "BLOCK", 2)
     np.testing.assert_allclose(extractor.encode(TEXTS), whole, atol=1e-5)
 
 

@@ -20,7 +20,7 @@ from embedpress.index.change import add_to_index, compact_index, delete_from_ind
 from embedpress.index.scan import Scan
 from embedpress.index.search import open_index
 from embedpress.onnx.compress import compress
-from embedpress.onnx.runtime import load
+from embedpress.onnx.compressor import load
 
 POOL = 40
 X = curved(2 * POOL, seed=8)

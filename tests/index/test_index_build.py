@@ -26,7 +26,7 @@ from embedpress.index.layout import parse_factory
 from embedpress.index.search import open_index
 from embedpress.info import describe
 from embedpress.onnx.compress import compress
-from embedpress.onnx.runtime import load
+from embedpress.onnx.compressor import load
 from embedpress.vectors import open_vectors
 
 

@@ -19,7 +19,7 @@ from embedpress.index.change import add_to_index, compact_index, delete_from_ind
 from embedpress.index.search import open_index
 from embedpress.info import describe
 from embedpress.onnx.compress import compress
-from embedpress.onnx.runtime import load
+from embedpress.onnx.compressor import load
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from embedpress.errors import FormatError, InputError, MismatchError, UsageError
 from embedpress.index.build import build_index
 from embedpress.index.search import SearchIndex, open_index
 from embedpress.onnx.compress import compress
-from embedpress.onnx.runtime import load
+from embedpress.onnx.compressor import load
 from embedpress.vectors import open_vectors
 
 KINDS: list[tuple[str, dict[str, Any]]] = [

@@ -10,7 +10,7 @@ from samples import curved, write_embeddings
 
 from embedpress.errors import InputError, MismatchError, UsageError
 from embedpress.onnx.compress import compress
-from embedpress.onnx.runtime import load
+from embedpress.onnx.compressor import load
 from embedpress.vectors import open_vectors, verify
 
 
@@ -78,7 +78,7 @@ def test_a_stopped_job_goes_on(
     saved: Callable[..., Path], source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compress(source, saved(), tmp_path / "whole", rows_per_shard=130, num_threads=1)
-    from embedpress.onnx.runtime import OnnxCompressor
+    from embedpress.onnx.compressor import OnnxCompressor
 
     run, calls = OnnxCompressor.encode, []
 

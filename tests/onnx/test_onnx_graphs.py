@@ -12,7 +12,7 @@ from samples import DIM, curved
 
 from embedpress import __version__
 from embedpress.autoencoder.estimator import Compressor
-from embedpress.onnx.runtime import load
+from embedpress.onnx.compressor import load
 
 VARIANTS: list[dict[str, Any]] = [
     {},

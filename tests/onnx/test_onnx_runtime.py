@@ -13,7 +13,7 @@ from samples import DIM, curved
 
 from embedpress.autoencoder.estimator import Compressor
 from embedpress.errors import FormatError, InputError, UsageError
-from embedpress.onnx.runtime import BATCH_ROWS, load
+from embedpress.onnx.compressor import BATCH_ROWS, load
 
 METHODS = ("transform", "transform_queries", "encode", "encode_queries")
 OPTIONS: list[dict[str, Any]] = [

@@ -1,0 +1,120 @@
+"""Canaries: inputs with their results, stored with a compressor when it is written.
+
+A backend runs them before it takes traffic: another processor, another version of ONNX Runtime
+or a file that was mixed up shows there, and not in search results.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors import safe_open
+from safetensors.numpy import save
+
+from embedpress.errors import FormatError, MismatchError
+from embedpress.onnx.session import first_line
+from embedpress.vectors import sha256_of
+
+if TYPE_CHECKING:
+    from embedpress.onnx.compressor import OnnxCompressor
+    from embedpress.onnx.image import ImageEncoder
+    from embedpress.onnx.text import TextEncoder
+
+VECTORS, INPUTS = "canaries.safetensors", "extractor_canaries.safetensors"
+TOLERANCE = 2e-3
+"""Largest difference of a float, relative to the largest of its kind: rounding stays far below,
+also where int8 sums are rounded in another order."""
+CODE_TOLERANCE = 0.02
+"""Share of bytes of codes that may differ: distances to two codewords equal within rounding."""
+LIMIT = 64 << 20
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def pack(arrays: Arrays, texts: list[str] | None = None) -> bytes:
+    """A canary file's bytes."""
+    metadata = None if texts is None else {"texts": json.dumps(texts)}
+    packed: bytes = save({name: np.ascontiguousarray(a) for name, a in arrays.items()}, metadata)
+    return packed
+
+
+def check_vectors(compressor: OnnxCompressor) -> int:
+    """Run the compressor's own canaries; see :meth:`OnnxCompressor.check_canaries`."""
+    stored, _ = _read(compressor, VECTORS)
+    if not stored:
+        return 0
+    x = stored["embeddings"]
+    if "latents" in stored:
+        _compare(compressor.path, "latents", compressor.transform(x), stored["latents"])
+    if "codes" in stored:
+        _compare(compressor.path, "codes", compressor.encode(x), stored["codes"])
+    return len(x)
+
+
+def check_texts(encoder: TextEncoder) -> int:
+    """Encode the texts stored with an extractor and compare."""
+    stored, metadata = _read(encoder.compressor, INPUTS)
+    if not stored:
+        return 0
+    try:
+        texts = json.loads(metadata["texts"])
+    except (KeyError, ValueError, RecursionError):
+        raise FormatError(f"{encoder.path / INPUTS} holds no texts: export again") from None
+    _compare(encoder.path, "embeddings", encoder.embed(texts), stored["embeddings"])
+    if "codes" in stored:
+        _compare(encoder.path, "codes", encoder.encode(texts), stored["codes"])
+    return len(texts)
+
+
+def check_images(encoder: ImageEncoder) -> int:
+    """Encode the images stored with an extractor and compare."""
+    stored, _ = _read(encoder.compressor, INPUTS)
+    if not stored:
+        return 0
+    if stored["images"].dtype != np.uint8 or stored["images"].ndim != 4:
+        raise FormatError(f"{encoder.path / INPUTS} holds no images: export again")
+    images = [Image.fromarray(image) for image in stored["images"]]
+    _compare(encoder.path, "embeddings", encoder.embed(images), stored["embeddings"])
+    if "codes" in stored:
+        _compare(encoder.path, "codes", encoder.encode(images), stored["codes"])
+    return len(images)
+
+
+def _read(compressor: OnnxCompressor, name: str) -> tuple[Arrays, dict[str, str]]:
+    """Arrays and metadata of a canary file; nothing where the folder has none."""
+    file: Path = compressor.path / name
+    known = compressor.config.get("sha256", {}).get(name)
+    if known is None:
+        return {}, {}
+    if not file.is_file() or file.stat().st_size > LIMIT or sha256_of(file) != known:
+        raise FormatError(f"{file} is missing or was changed since it was written: export again")
+    try:
+        with safe_open(file, framework="numpy") as tensors:
+            names = tensors.keys()
+            return {key: tensors.get_tensor(key) for key in names}, tensors.metadata() or {}
+    except Exception as error:  # safetensors raises its own and OSError alike
+        raise FormatError(f"{file} cannot be read: {first_line(error)}") from None
+
+
+def _compare(folder: Path, what: str, got: NDArray[Any], stored: NDArray[Any]) -> None:
+    if got.shape != stored.shape or got.dtype != stored.dtype:
+        raise MismatchError(f"{folder}: its canaries have {what} of another shape: export again")
+    if what == "codes":
+        differing = float((got != stored).mean())
+        if differing > CODE_TOLERANCE:
+            raise MismatchError(
+                f"{folder}: {differing:.1%} of its canaries' codes differ on this machine: "
+                "compare the versions of onnxruntime, and export on a machine like this one"
+            )
+        return
+    difference = float(np.abs(got - stored).max(initial=0))
+    if not difference <= TOLERANCE * float(np.abs(stored).max(initial=0)):
+        raise MismatchError(
+            f"{folder}: its canaries' {what} differ by {difference:.2e} on this machine: "
+            "compare the versions of onnxruntime, and export on a machine like this one"
+        )
