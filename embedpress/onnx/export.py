@@ -120,8 +120,9 @@ def _vectors_like_those_of(compressor: Compressor, count: int, seed: int = 0) ->
     """Random vectors as long as those trained on, or they would all look alike to the networks."""
     length = float(compressor.scale_.scale) / compressor.n_features_in_**0.5
     shape = (count, compressor.n_features_in_)
-    x = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
-    return x * np.float32(length)
+    x: NDArray[Any] = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+    x *= np.float32(length)
+    return x
 
 
 def check_parity(compressor: Compressor, name: str, model: onnx.ModelProto) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,10 +63,11 @@ class ImageEncoder(Encoder):
     ) -> None:
         super().__init__(path, num_threads=num_threads, providers=providers)
         try:
-            given = self.config.transform
-            self.image_transform = ImageTransform(
-                **{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-            )
+            given: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in self.config.transform.items()
+            }
+            self.image_transform = ImageTransform(**given)
         except TypeError as error:
             raise FormatError(f"{self.path}: its image transform cannot be: {error}") from None
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedpress.errors import FormatError, InputError, UsageError
-from embedpress.extract import text as text_module
+from embedpress.extract import batches
 from embedpress.extract.batches import token_batches
 from embedpress.extract.text import TextExtractor
 
@@ -72,7 +72,7 @@ def test_batches_keep_the_budget_and_lose_nothing(lengths: list[int], budget: in
 def test_blocks_do_not_show(bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     extractor = TextExtractor(bert)
     whole = extractor.encode(TEXTS)
-    monkeypatch.setattr(text_module, "BLOCK", 2)
+    monkeypatch.setattr(batches, "BLOCK", 2)
     np.testing.assert_allclose(extractor.encode(TEXTS), whole, atol=1e-5)
 
 
