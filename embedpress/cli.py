@@ -778,6 +778,7 @@ def map_command(
     labels: Annotated[
         str | None, typer.Option(help="Column that colours the points; clusters by default.")
     ] = None,
+    n_clusters: Annotated[int, typer.Option(help="How many clusters colour it.", min=1)] = 12,
     seed: Annotated[int, typer.Option(help="Of the layout.")] = 0,
     num_threads: Threads = None,
     as_json: Json = False,
@@ -786,11 +787,17 @@ def map_command(
 
     Example: `embedpress map latents -o map`
     """
-    from embedpress.analyze.verbs import map_folder
+    from embedpress.analyze.map_folder import map_folder
 
     with stopwatch() as seconds:
         result = map_folder(
-            source, out, method=method.value, labels=labels, seed=seed, num_threads=num_threads
+            source,
+            out,
+            method=method.value,
+            labels=labels,
+            n_clusters=n_clusters,
+            seed=seed,
+            num_threads=num_threads,
         )
     text = f"{result['count']:,} points: {result['png']} and {result['parquet']}"
     show({**result, "seconds": seconds()}, as_json=as_json, text=text)

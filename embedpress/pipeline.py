@@ -179,7 +179,7 @@ def _judge(
 ) -> dict[str, Any]:
     """Clusters, map and report; the figures of each are kept beside its files."""
     from embedpress.analyze.cluster_folder import cluster_folder
-    from embedpress.analyze.verbs import map_folder
+    from embedpress.analyze.map_folder import map_folder
     from embedpress.evaluate.verb import MOST_ROWS, evaluate_folder
 
     shared: dict[str, Any] = {"seed": seed, "num_threads": num_threads}
