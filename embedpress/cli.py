@@ -700,6 +700,58 @@ def outliers_command(
     show({**result, "seconds": seconds()}, as_json=as_json, text="\n".join(lines))
 
 
+@app.command("drift")
+def drift_command(
+    source: Annotated[Path, typer.Argument(metavar="EMB", help="Embeddings: folder or file.")],
+    model: Model,
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="Embeddings to compare with; what MODEL was fitted on by default."),
+    ] = None,
+    canary: Annotated[
+        Path | None,
+        typer.Option(help="Inputs of the fit (canary_ids in --json), embedded again now."),
+    ] = None,
+    false_alarm_rate: Annotated[
+        float, typer.Option(help="Chance of an alarm without drift, all checks together.")
+    ] = 0.01,
+    least_shift: Annotated[
+        float, typer.Option(help="Shift of the errors' distribution that matters, 0 to 1.")
+    ] = 0.1,
+    seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
+    num_threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Are these vectors still of the kind MODEL was fitted on? Exit code 1 where they are not.
+
+    Example: `embedpress drift embeddings-of-today -m model`
+    """
+    from embedpress.analyze.drift_folder import drift_folder
+
+    with stopwatch() as seconds:
+        result = drift_folder(
+            source,
+            model,
+            reference=reference,
+            canary=canary,
+            false_alarm_rate=false_alarm_rate,
+            least_shift=least_shift,
+            seed=seed,
+            num_threads=num_threads,
+        )
+    lines = [f"{'drifted' if result['drifted'] else 'no drift'}, by {result['rows']:,} rows"]
+    for check in result["checks"]:
+        verdict = "DRIFT" if check["drifted"] else "ok"
+        lines.append(
+            f"  {verdict:<5}  {check['name']}: {check['value']:.4f}, threshold "
+            f"{check['threshold']:.4f}; {check['detail']}"
+        )
+    lines += [f"  -      {name} not checked: {why}" for name, why in result["not_checked"].items()]
+    show({**result, "seconds": seconds()}, as_json=as_json, text="\n".join(lines))
+    if result["drifted"]:
+        raise typer.Exit(1)
+
+
 @app.command("evaluate")
 def evaluate_command(
     source: Annotated[Path, typer.Argument(metavar="EMB", help="Embeddings: folder or file.")],

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
+from embedpress.analyze.drift_folder import write_reference
 from embedpress.autoencoder.estimator import Compressor, Progress
 from embedpress.autoencoder.pretrained import save
 from embedpress.errors import InputError, UsageError
@@ -77,7 +79,17 @@ def fit(
         about["normalized"] = manifest.normalized
         about["extractor fingerprint"] = manifest.config.get("fingerprint")
         about["max_length"] = manifest.config.get("max_length")
-    return save(compressor, out, source={k: v for k, v in about.items() if v is not None})
+    config = save(compressor, out, source={k: v for k, v in about.items() if v is not None})
+    # Rows that took no part tell later vectors of the same kind from others.
+    left_out = ~kept
+    write_reference(
+        out,
+        batch.vectors[left_out],
+        batch.ids.filter(pa.array(left_out)),
+        manifest,
+        seed=compressor.seed,
+    )
+    return config
 
 
 def _sample_queries(source: str | Path, compressor: Compressor) -> NDArray[np.float32]:
