@@ -33,7 +33,7 @@ def test_the_rows_that_will_ask_are_not_trained_on(tmp_path: Path) -> None:
     assert np.array_equal(found.encode(x), expected.encode(x))
     assert np.array_equal(found.transform(x), expected.transform(x))
     about = {"rows": 300, "rows trained on": int(kept.sum()), "extractor": "bert"}
-    assert config["source"] == {**about, "pooling": "mean"}
+    assert config["source"] == {**about, "pooling": "mean", "normalized": False}
     assert config == json.loads((tmp_path / "model" / "config.json").read_text())
     assert "- rows trained on: " in (tmp_path / "model" / "README.md").read_text()
     assert [name for name, done, total in calls if done == total] == ["latents", "codes"]
