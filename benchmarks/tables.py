@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from insight_tables import cluster_lines, drift_lines, report_lines
 
 RESULTS = Path(__file__).parent / "results"
 OURS = "embedpress"
@@ -121,6 +122,11 @@ def main() -> None:
             if found:
                 print(f"\n{dataset}, {title}\n", *recall_table(found), sep="\n")
     print("\nspeed\n", *speed_lines(json.loads((RESULTS / "speed.json").read_text())), sep="\n")
+    tables = {"clusters": cluster_lines, "drift": drift_lines, "report": report_lines}
+    for name, lines in tables.items():
+        if (RESULTS / f"{name}.json").is_file():
+            found = json.loads((RESULTS / f"{name}.json").read_text())
+            print(f"\n{name}\n", *lines(found), sep="\n")
 
 
 if __name__ == "__main__":
