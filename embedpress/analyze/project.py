@@ -90,7 +90,7 @@ def project(
         except ImportError as error:
             if method == "umap":
                 raise MissingDependencyError(
-                    "the map by UMAP needs umap-learn: pip install umap-learn"
+                    "the map by UMAP needs umap-learn: pip install 'embedpress[umap]'"
                 ) from error
         else:
             model = UMAP(n_components=2, random_state=seed)

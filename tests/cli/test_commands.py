@@ -147,3 +147,29 @@ def test_info_finds_the_damaged_file(cli: Cli, codes: Path, model: Path) -> None
     ended = cli("info", codes, "--json")
     assert ended.code == 1
     assert ended.json["bad_files"] == [shard.name]
+
+
+def test_duplicates_and_drift(
+    cli: Cli, model: Path, codes: Path, embeddings: Path, tmp_path: Path
+) -> None:
+    ended = cli("duplicates", embeddings, "-o", tmp_path / "same", "--threshold", 0.999, "--json")
+    assert ended.code == 0, ended.err
+    table = pq.read_table(tmp_path / "same" / "duplicates.parquet")
+    assert table.num_rows == ended.json["n_members"]
+    assert table["keep"].to_pylist().count(True) == ended.json["n_groups"]
+    asked = ("duplicates", codes, "-o", tmp_path / "coded", "-m", model)
+    assert cli(*asked, "--threshold", 0.9999, "--json").json["count"] == N
+    assert cli("duplicates", codes, "-o", tmp_path / "coded").code == 2
+
+    # So few rows leave too few out of training to tell drift by; others are named instead.
+    x = open_vectors(embeddings).read().vectors
+    np.save(tmp_path / "then.npy", x[:200])
+    np.save(tmp_path / "now.npy", x[200:])
+    np.save(tmp_path / "noise.npy", np.random.default_rng(0).normal(size=(200, x.shape[1])))
+    assert cli("drift", embeddings, "-m", model).code == 1
+    against = ("-m", model, "--reference", tmp_path / "then.npy")
+    ended = cli("drift", tmp_path / "now.npy", *against, "--json")
+    assert (ended.code, ended.json["drifted"]) == (0, False), ended.json
+    ended = cli("drift", tmp_path / "noise.npy", *against, "--json")
+    assert (ended.code, ended.json["drifted"]) == (1, True)
+    assert cli("drift", tmp_path / "now.npy", *against, "--false-alarm-rate", 2).code == 2
