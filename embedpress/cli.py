@@ -15,6 +15,7 @@ from embedpress.errors import TargetWarning, UsageError
 
 if TYPE_CHECKING:
     from embedpress.index.change import Changed
+    from embedpress.onnx.runtime import OnnxCompressor
 
 app = typer.Typer(
     help="Compress BERT and ResNet embeddings 10 to 50 times and keep the search results.",
@@ -80,6 +81,13 @@ class Existing(Enum):
     refuse = "refuse"
     replace = "replace"
     skip = "skip"
+
+
+class Form(str, Enum):
+    """What the codes of an index are pushed as."""
+
+    latents = "latents"
+    embeddings = "embeddings"
 
 
 class Metric(str, Enum):
@@ -510,9 +518,61 @@ def compact_command(
     _show_changed(changed, index, seconds(), as_json)
 
 
+@app.command("push")
+def push_command(
+    index: Annotated[Path, typer.Argument(metavar="INDEX", help="Index folder.")],
+    model: Model,
+    to: Annotated[
+        str,
+        typer.Option(help="milvus://HOST:PORT[/DB], FILE.db, parquet:FOLDER or csv:FILE."),
+    ],
+    form: Annotated[
+        Form, typer.Option(help="For the query encoder (latents), or for plain queries.")
+    ] = Form.latents,
+    collection: Annotated[str, typer.Option(help="Of Milvus.")] = "embedpress",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Remove such a collection first.")
+    ] = False,
+    batch_rows: Annotated[int, typer.Option(help="Rows sent to Milvus at once.")] = 1000,
+    num_threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Hand an index over: vectors, ids and metadata. The same command resumes a stopped push.
+
+    Example: `embedpress push index -m model --to items.db`, then
+    `embedpress search items.db -m model --text "a warm film"`
+
+    Example: `embedpress push index -m model --to csv:items.csv`, for pgvector's COPY
+    """
+    from dataclasses import asdict
+
+    from embedpress.push.verb import push
+
+    with stopwatch() as seconds, progress_bar("vectors") as progress:
+        pushed = push(
+            index,
+            model,
+            to,
+            form=form.value,
+            collection=collection,
+            overwrite=overwrite,
+            batch_rows=batch_rows,
+            num_threads=num_threads,
+            progress=progress,
+        )
+    text = (
+        f"{pushed.rows:,} vectors of {pushed.dim} floats in {to}, {seconds():.1f} s "
+        f"({pushed.written:,} written); compare them by {pushed.metric}"
+    )
+    result = {"to": to, "seconds": seconds(), **asdict(pushed)}
+    show(result, as_json=as_json, text="\n".join(filter(None, [text, pushed.sql])))
+
+
 @app.command("search")
 def search_command(
-    index: Annotated[Path, typer.Argument(metavar="INDEX", help="Index folder.")],
+    index: Annotated[
+        str, typer.Argument(metavar="INDEX", help="Index folder, or where it was pushed: Milvus.")
+    ],
     model: Model,
     text: Annotated[str | None, typer.Option(help="Ask with a text.")] = None,
     image: Annotated[Path | None, typer.Option(help="Ask with a photo.")] = None,
@@ -534,6 +594,7 @@ def search_command(
         typer.Option(help="Extractor for --text or --image; what made the index by default."),
     ] = None,
     weights: Annotated[str | None, typer.Option(help="Weights for --image.")] = None,
+    collection: Annotated[str, typer.Option(help="Of Milvus.")] = "embedpress",
     num_threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -543,19 +604,37 @@ def search_command(
     """
     from embedpress.index.ask import embed_question
     from embedpress.index.search import open_index
+    from embedpress.onnx.runtime import load
+    from embedpress.push.verb import is_milvus
 
+    def questions_for(compressor: OnnxCompressor, made_by: dict[str, Any]) -> Any:
+        return embed_question(
+            text=text,
+            image=image,
+            vectors=vectors,
+            made_by=made_by,
+            extractor=extractor,
+            weights=weights,
+            dim=compressor.dim,
+            metric=compressor.metric,
+            num_threads=num_threads,
+        )
+
+    if is_milvus(index):
+        if radius is not None or nprobe is not None:
+            raise UsageError("Milvus is asked for the k nearest: leave --radius and --nprobe out")
+        from embedpress.push.milvus import MilvusTarget
+
+        with MilvusTarget(index, collection) as target:
+            compressor = load(model, num_threads=num_threads)
+            questions = questions_for(compressor, target.pushed_from().extractor)
+            with stopwatch() as seconds:
+                records = target.search(compressor, questions, k, filter=filter or "")
+        result = {"k": k, "seconds": seconds(), "hits": records}
+        show(result, as_json=as_json, text="\n\n".join(_hit_lines(found) for found in records))
+        return
     opened = open_index(index, model, num_threads=num_threads)
-    questions = embed_question(
-        text=text,
-        image=image,
-        vectors=vectors,
-        made_by=opened.manifest.extractor,
-        extractor=extractor,
-        weights=weights,
-        dim=opened.compressor.dim,
-        metric=opened.compressor.metric,
-        num_threads=num_threads,
-    )
+    questions = questions_for(opened.compressor, opened.manifest.extractor)
     with stopwatch() as seconds:
         if radius is None:
             found = opened.search(questions, k, filter=filter, nprobe=nprobe, oversample=oversample)

@@ -15,7 +15,7 @@ Floats = NDArray[np.float32]
 
 PLAIN_UP_TO = 1024
 """Lists up to which ordinary k-means is quick; beyond, it is done in two levels."""
-_GRAPH_SEARCH = 64
+_GRAPH_SEARCH = 32
 _REFINEMENTS = 2
 
 

@@ -89,3 +89,29 @@ def test_what_cannot_be_done_is_said(cli: Cli, saved: Callable[..., Path], home:
         ended = cli(*arguments)
         assert (ended.code, message in ended.err) == (code, True), ended.err
         assert ended.err.count("\n") == 1
+
+
+def test_a_pushed_index_is_searched_where_it_is(
+    cli: Cli, saved: Callable[..., Path], home: Path
+) -> None:
+    index, model, asked = home / "index", saved(), home / "asked.npy"
+    assert cli("index", home / "first", "-m", model, "-o", index).code == 0
+    told = cli("push", index, "-m", model, "--to", f"csv:{home / 'items.csv'}")
+    assert told.code == 0
+    assert "60 vectors of 32 floats" in told.out
+    assert 'CREATE TABLE embedpress ("id" bigint PRIMARY KEY, "vector" vector(32)' in told.out
+    ended = cli("search", home / "items.db", "-m", model, "--vectors", asked)
+    assert (ended.code, "push an index to it first" in ended.err) == (2, True)
+    pytest.importorskip("milvus_lite")
+    pushed = cli("push", index, "-m", model, "--to", home / "items.db", "--json")
+    assert (pushed.json["rows"], pushed.json["written"]) == (60, 60)
+    here = cli("search", index, "-m", model, "--vectors", asked, "--json").json["hits"]
+    options = ("--vectors", asked, "-m", model, "--json")
+    there = cli("search", home / "items.db", *options).json["hits"]
+    for ours, theirs in zip(here, there, strict=True):
+        scores = [hit["score"] for hit in theirs]
+        assert scores == pytest.approx([hit["score"] for hit in ours], abs=1e-4)
+    some = cli("search", home / "items.db", *options, "--filter", "year < 1970").json["hits"]
+    assert {hit["id"] for hit in some[0]} == set(range(10))
+    ended = cli("search", home / "items.db", *options, "--radius", "0.5")
+    assert (ended.code, "leave --radius" in ended.err) == (2, True)

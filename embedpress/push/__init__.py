@@ -1,0 +1,1 @@
+"""Hand an index over to another database."""
