@@ -48,7 +48,7 @@ CODE_SIZE, NEIGHBORS, ROWS_PER_SHARD, BLOCK = 32, 8, 65_536, 8_192
 SMALLEST = 100_000
 
 COMPRESS = """
-import json, resource, sys, threading, time
+import json, re, sys, threading, time
 from embedpress.engine.batch import EncodeBatch
 from embedpress.onnx.compress import compress
 encode, lock, spent = EncodeBatch.encode, threading.Lock(), [0.0, 0.0]
@@ -67,7 +67,7 @@ print(json.dumps({
     "cpu_seconds": time.process_time(),
     "encoder_cpu_seconds": spent[0],
     "encoder_wall_seconds": spent[1],
-    "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    "peak_bytes": int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024,
     "codes_bytes": sum(shard.bytes for shard in manifest.shards),
 }))
 """
