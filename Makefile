@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 
-.PHONY: help demo test test-all lint types bench clean
+.PHONY: help demo test test-all test-faults lint types bench clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -24,10 +24,13 @@ demo: $(VENV)/installed ## The whole pipeline on real text: figures, searches, p
 
 test: $(VENV)/installed ## The quick tests
 	@echo "==> Running the tests"
-	@$(BIN)/python -m pytest -m "not slow" -q
+	@$(BIN)/python -m pytest -m "not slow and not faults" -q
 
 test-all: $(VENV)/installed ## All tests, the slow ones too
 	@$(BIN)/python -m pytest -q
+
+test-faults: $(VENV)/installed ## Jobs killed, damaged and out of disk, the long form
+	@$(BIN)/python -m pytest -m faults -q
 
 lint: $(VENV)/installed ## Style and types
 	@$(BIN)/ruff check .

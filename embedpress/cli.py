@@ -27,6 +27,14 @@ app = typer.Typer(
 extract_app = typer.Typer(help="Embeddings of texts (BERT) or images (ResNet).")
 app.add_typer(extract_app, name="extract", no_args_is_help=True)
 
+
+class Where(str, Enum):
+    """Where a job runs."""
+
+    local = "local"
+    ray = "ray"
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
 Threads = Annotated[
     int | None, typer.Option("--num-threads", help="Threads; all available by default.")
@@ -34,6 +42,14 @@ Threads = Annotated[
 Out = Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")]
 Model = Annotated[Path, typer.Option("-m", "--model", help="Compressor folder.")]
 MemoryBudget = Annotated[str, typer.Option(help="Most memory to take, as in 512M or 2G.")]
+EngineOption = Annotated[
+    Where, typer.Option("--engine", help="In this process, or by tasks on a Ray cluster.")
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(help="Ray cluster; RAY_ADDRESS by default, else one started here.", metavar="A"),
+]
+RowsPerShard = Annotated[int, typer.Option(help="Rows of each file but the last.")]
 ShardOption = Annotated[
     str | None,
     typer.Option(
@@ -156,8 +172,11 @@ def extract_text_command(
     revision: Annotated[str | None, typer.Option(help="Revision of a hub id.")] = None,
     batch_tokens: Annotated[int, typer.Option(help="Most tokens of a batch.")] = 4096,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps.")] = "cpu",
+    rows_per_shard: RowsPerShard = 8192,
     memory_budget: MemoryBudget = "2G",
     shard: ShardOption = None,
+    engine: EngineOption = Where.local,
+    ray_address: RayAddress = None,
     num_threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -168,7 +187,7 @@ def extract_text_command(
     from embedpress.engine.options import RunOptions
     from embedpress.extract.job import extract_text
 
-    options = RunOptions(shard=shard)
+    options = RunOptions(engine.value, ray_address, shard)
     with stopwatch() as seconds, progress_bar("texts") as progress:
         manifest = extract_text(
             source,
@@ -182,6 +201,7 @@ def extract_text_command(
             max_length=max_length,
             revision=revision,
             device=device,
+            rows_per_shard=rows_per_shard,
             memory_budget=memory_budget,
             num_threads=num_threads,
             options=options,
@@ -203,8 +223,11 @@ def extract_image_command(
         int | None, typer.Option(help="Fail beyond so many unreadable photos.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps.")] = "cpu",
+    rows_per_shard: RowsPerShard = 2048,
     memory_budget: MemoryBudget = "2G",
     shard: ShardOption = None,
+    engine: EngineOption = Where.local,
+    ray_address: RayAddress = None,
     num_threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -215,7 +238,7 @@ def extract_image_command(
     from embedpress.engine.options import RunOptions
     from embedpress.extract.job import extract_images
 
-    options = RunOptions(shard=shard)
+    options = RunOptions(engine.value, ray_address, shard)
     with stopwatch() as seconds, progress_bar("images") as progress:
         manifest = extract_images(
             folder,
@@ -225,6 +248,7 @@ def extract_image_command(
             batch_size=batch_size,
             max_skipped=max_skipped,
             device=device,
+            rows_per_shard=rows_per_shard,
             memory_budget=memory_budget,
             num_threads=num_threads,
             options=options,
@@ -362,8 +386,11 @@ def compress_command(
     out: Out,
     what: Annotated[What, typer.Option(help="Bytes or floats.")] = What.codes,
     column: Annotated[str | None, typer.Option(help="Vector column of a plain file.")] = None,
+    rows_per_shard: RowsPerShard = 65_536,
     memory_budget: MemoryBudget = "2G",
     shard: ShardOption = None,
+    engine: EngineOption = Where.local,
+    ray_address: RayAddress = None,
     num_threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -376,7 +403,7 @@ def compress_command(
     from embedpress.engine.options import RunOptions
     from embedpress.onnx.compress import compress
 
-    options = RunOptions(shard=shard)
+    options = RunOptions(engine.value, ray_address, shard)
 
     with stopwatch() as seconds, progress_bar("vectors") as progress:
         manifest = compress(
@@ -385,6 +412,7 @@ def compress_command(
             out,
             what=what.value,
             column=column,
+            rows_per_shard=rows_per_shard,
             memory_budget=memory_budget,
             num_threads=num_threads,
             options=options,

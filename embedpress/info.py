@@ -9,6 +9,8 @@ from typing import Any
 from embedpress.errors import FormatError, UsageError
 from embedpress.vectors import read_manifest, sha256_of
 from embedpress.vectors import verify as verify_shards
+from embedpress.vectors.manifest import is_journal
+from embedpress.vectors.verify import shard_holds
 
 
 def describe(path: str | Path, *, verify: bool = True) -> dict[str, Any]:
@@ -40,6 +42,8 @@ def describe(path: str | Path, *, verify: bool = True) -> dict[str, Any]:
         return _compressor(folder, verify)
     if (folder / "manifest.json").is_file():
         return _index(folder, verify) if _is_index(folder) else _vectors(folder, verify)
+    if any(is_journal(file.name) for file in folder.iterdir()):
+        return _unfinished(folder, verify)
     raise UsageError(f"{folder} is not a folder of vectors, a compressor or an index")
 
 
@@ -61,6 +65,21 @@ def _vectors(folder: Path, verify: bool) -> dict[str, Any]:
         "shards": len(manifest.shards),
         "bytes": sum(shard.bytes for shard in manifest.shards),
         "bad_files": verify_shards(folder) if verify else None,
+    }
+
+
+def _unfinished(folder: Path, verify: bool) -> dict[str, Any]:
+    from embedpress.engine.journal import Journal
+
+    read = [journal.read() for journal in Journal.all(folder)]
+    shards = [entry.shard for _, entries in read for entry in entries.values()]
+    bad = [shard.name for shard in shards if not shard_holds(folder, shard)] if verify else None
+    return {
+        "kind": f"unfinished {read[0][0]['identity'].get('kind')}",
+        "count": sum(shard.rows for shard in shards),
+        "shards": len(shards),
+        "next": "the command that writes it goes on where it was",
+        "bad_files": bad,
     }
 
 

@@ -51,10 +51,10 @@ class EncodeBatch:
 
     Examples
     --------
-    >>> dataset.map_batches(EncodeBatch("model"), batch_format="pyarrow")   # Ray Data
-    >>> frame.mapInPandas(partial(map, EncodeBatch("model")), "id long, code binary")  # Spark
     >>> encode = EncodeBatch("model")
-    >>> frame.map_partitions(encode, meta=encode(frame._meta))   # Dask
+    >>> dataset.map_batches(encode, batch_format="pyarrow")  # Ray Data
+    >>> frame.mapInPandas(lambda frames: map(encode, frames), "id long, code binary")  # Spark
+    >>> frame.map_partitions(encode, meta=encode(frame._meta))  # Dask
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class EncodeBatch:
     ) -> None:
         if what not in WHAT:
             raise UsageError(f"what={what!r} must be codes or latents")
-        self.model, self.what, self.column = str(model), what, column
+        self.model, self.what, self.column = str(Path(model).absolute()), what, column
         self.num_threads = num_threads
         self.output = "code" if what == "codes" else "vector"
         from embedpress.onnx.compressor import read_config

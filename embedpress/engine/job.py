@@ -63,7 +63,10 @@ class Job:
     shards
         How many there are; needed for a share of the job.
     workers
-        Threads that work on blocks at once; with more than one, `work` must allow it.
+        Threads that work on blocks at once; with more than one, `work` must allow it. On a
+        cluster each shard has one.
+    cpus, gpus
+        What `work` takes of a node of a cluster.
     watch
         Called with what each piece skipped, in this process; what it raises ends the job.
 
@@ -81,6 +84,8 @@ class Job:
     read: Callable[[Any], Iterator[Any]] = _alone
     shards: int | None = None
     workers: int = 1
+    cpus: int = 1
+    gpus: int = 0
     watch: Callable[[Sequence[Mapping[str, Any]]], None] | None = None
 
 

@@ -15,6 +15,7 @@ from embedpress.engine.journal import Entry, Journal
 from embedpress.engine.local import run_here
 from embedpress.engine.lock import folder_lock, merge_lock
 from embedpress.engine.options import RunOptions
+from embedpress.engine.shard_file import Built
 from embedpress.engine.shards import ShardWriter
 from embedpress.engine.share import Share
 from embedpress.errors import FormatError, InputError, MismatchError, StorageError, UsageError
@@ -164,13 +165,25 @@ class _Run:
         if job.shards is not None and done.issuperset(range(job.shards)):
             return
 
-        def write(index: int, pieces: Iterable[Piece]) -> None:
+        def see(index: int) -> None:
             if index in seen:
                 raise UsageError(f"shard {index} of the job came twice")
             seen.add(index)
+
+        def write(index: int, pieces: Iterable[Piece]) -> None:
+            see(index)
             note(writer.write(index, pieces))
 
-        run_here(job, done, write)
+        def adopt(index: int, built: Built, data: bytes) -> None:
+            see(index)
+            note(writer.adopt(index, built, data))
+
+        if self._options.engine == "ray":
+            from embedpress.engine.ray import run_on_ray
+
+            run_on_ray(job, done, adopt, self._options.ray_address)
+        else:
+            run_here(job, done, write)
 
     def _conclude(self, entries: dict[int, Entry]) -> Manifest:
         done = [entries[index] for index in sorted(entries)]

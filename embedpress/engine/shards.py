@@ -57,7 +57,9 @@ class ShardWriter:
 
     def adopt(self, index: int, built: Built, data: bytes) -> Entry:
         """Write a shard that was built elsewhere; raises as :meth:`write` does."""
-        self._check(built.schema, built.ids, built.shard.name)
+        # Not the schema that came along: pickled types lose the names of their inner fields.
+        schema = pq.read_schema(pa.BufferReader(data))
+        self._check(schema, built.ids, built.shard.name)
         write_atomic(self._out / built.shard.name, data)
         return _entry(index, built)
 

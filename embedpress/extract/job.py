@@ -133,6 +133,8 @@ def extract_text(
         chunks=lambda done: texts.chunks(rows_per_shard, done, most_bytes=most),
         work=EmbedTexts(embedder, batch_tokens),
         shards=-(-texts.count // rows_per_shard),
+        cpus=num_threads or 1,
+        gpus=int(extractor.device.type == "cuda"),
     )
     return run_job(job, options=options, progress=progress)
 
@@ -234,6 +236,8 @@ def extract_images(
         read=ReadPhotos(extractor.transform, batch_size, readers),
         work=EmbedPhotos(embedder, labelled),
         shards=-(-len(files) // rows_per_shard),
+        cpus=num_threads or 1,
+        gpus=int(extractor.device.type == "cuda"),
         watch=limit.add,
     )
     manifest = run_job(job, options=options, progress=progress)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -31,7 +32,7 @@ class Embedder:
         self._extractor: Any = extractor
         self._kind: Any = type(extractor)
         self._fingerprint = extractor.fingerprint
-        self._options = tuple(options.items())
+        self._options = tuple((name, _anywhere(value)) for name, value in options.items())
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_extractor": None}
@@ -48,6 +49,13 @@ class Embedder:
         if self._extractor is None:
             self._extractor = _made(self._kind, self._options, self._fingerprint)
         return self._extractor
+
+
+def _anywhere(value: Any) -> Any:
+    """A path that means the same in a process that works elsewhere; other values as they are."""
+    if isinstance(value, (str, Path)) and Path(value).exists():
+        return str(Path(value).absolute())
+    return value
 
 
 @lru_cache(maxsize=1)

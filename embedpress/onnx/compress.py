@@ -149,15 +149,16 @@ class _Spans:
 
     def __init__(self, vectors: Vectors, column: str | None, rows: int) -> None:
         self._opened: Vectors | None = vectors
-        metric = None if vectors.manifest else vectors.metric
-        self._open: dict[str, Any] = {"path": vectors.path, "metric": metric, "column": column}
+        self._path, self._column = vectors.path.absolute(), column
+        self._metric = None if vectors.manifest else vectors.metric
         self._rows = rows
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": None}
 
     def __call__(self, span: tuple[int, int]) -> Iterator[Batch]:
-        self._opened = self._opened or open_vectors(**self._open)
+        if self._opened is None:
+            self._opened = open_vectors(self._path, metric=self._metric, column=self._column)
         return self._opened.iter_batches(self._rows, start=span[0], stop=span[1])
 
 
