@@ -16,7 +16,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 		|| { echo "embedpress needs Python 3.10 or newer: make PYTHON=python3.11 ..."; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		-c constraints.txt -e '.[train,demo,dev]'
+		-c constraints.txt -e '.[train,serve,demo,dev]'
 	@touch $@
 
 demo: $(VENV)/installed ## The whole pipeline on real text: figures, searches, pictures

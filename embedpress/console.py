@@ -57,6 +57,7 @@ def show(result: dict[str, Any], *, as_json: bool, text: str) -> None:
     """The result of a command: its last line as one JSON object, or words for a person."""
     if as_json:
         sys.stdout.write(json.dumps(result, ensure_ascii=False, allow_nan=False) + "\n")
+        sys.stdout.flush()  # a server goes on after it
     else:
         output.print(text, markup=False)
 

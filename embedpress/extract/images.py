@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -92,13 +93,15 @@ def list_images(folder: str | Path) -> list[ImageFile]:
     return sorted(found, key=lambda image: image.id)
 
 
-def load_image(path: str | Path) -> Image.Image:
+def load_image(path: str | Path, *, max_pixels: int | None = None) -> Image.Image:
     """Read a photo as 8-bit RGB, upright.
 
     Parameters
     ----------
     path : str or Path
         Of a JPEG, PNG, GIF, BMP, TIFF, WebP or PPM file, whatever its extension.
+    max_pixels : int, optional
+        Fewer than ``PIL.Image.MAX_IMAGE_PIXELS``, where that many may not be decoded.
 
     Returns
     -------
@@ -114,14 +117,26 @@ def load_image(path: str | Path) -> Image.Image:
     """
     path = Path(path)
     try:
-        with path.open("rb") as file, Image.open(file, formats=_readers()) as image:
-            _check_size(*image.size)
-            image.load()
-            return _rgb(_upright(image))
+        with path.open("rb") as file:
+            return decode_image(file, max_pixels=max_pixels)
     except InputError as error:
         raise InputError(f"{path.name}: {error}") from None
-    except Exception as error:  # decoders of untrusted bytes raise anything
+    except OSError as error:
         raise InputError(f"{path.name}: {_reason(error)}") from error
+
+
+def decode_image(file: BinaryIO, *, max_pixels: int | None = None) -> Image.Image:
+    """Decode an open photo; like :func:`load_image`, but the message names no file."""
+    try:
+        with Image.open(file, formats=_readers()) as image:
+            width, height = image.size
+            _check_size(width, height, max_pixels)
+            image.load()
+            return _rgb(_upright(image))
+    except InputError:
+        raise
+    except Exception as error:  # decoders of untrusted bytes raise anything
+        raise InputError(_reason(error)) from error
 
 
 def read_ahead(
@@ -186,8 +201,8 @@ def _readers() -> list[str]:
     return [name for name in _READERS if name in Image.OPEN]
 
 
-def _check_size(width: int, height: int) -> None:
-    limit = Image.MAX_IMAGE_PIXELS
+def _check_size(width: int, height: int, max_pixels: int | None) -> None:
+    limit = Image.MAX_IMAGE_PIXELS if max_pixels is None else max_pixels
     if limit is not None and width * height > limit:
         raise InputError(f"{width} x {height} is more than {limit} pixels")
     if max(width, height) > MAX_ASPECT * min(width, height):

@@ -56,6 +56,11 @@ class SearchIndex:
     num_threads : int, optional
         Threads of a search.
 
+    Attributes
+    ----------
+    live : ndarray of shape (rows,), bool, or None
+        Which rows are not deleted; None where none is.
+
     Raises
     ------
     UsageError, FormatError
@@ -110,11 +115,11 @@ class SearchIndex:
         self.manifest = manifest
         self.faiss = _read_faiss(files["index"], manifest, mapped)
         self.table = read_table(files["ids"], manifest.rows)
-        live = None
+        self.live: NDArray[np.bool_] | None = None
         if manifest.deleted:
-            live = ~read_deleted(files["deleted"], manifest.rows, manifest.deleted)
+            self.live = ~read_deleted(files["deleted"], manifest.rows, manifest.deleted)
         # Bound to the table rather than to this object, which then goes when nobody holds it.
-        self._select = lru_cache(_FILTERS)(partial(_selection, self.table, live))
+        self._select = lru_cache(_FILTERS)(partial(_selection, self.table, self.live))
         self.rerank_tier: RerankTier | None = None
         if manifest.rerank != "none":
             self.rerank_tier = RerankTier(
