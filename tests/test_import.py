@@ -42,6 +42,8 @@ def test_production_names_do_not_bring_in_torch() -> None:
     names = "load, compress, build_index, open_index, open_vectors"
     found = loaded_by(f"from embedpress import {names}")
     assert not {"torch", "sklearn", "transformers", "onnx", "matplotlib"} & set(found)
+    found = loaded_by("import embedpress.serve, embedpress.serve.run")
+    assert not {"torch", "faiss", "onnxruntime"} & set(found)
     found = loaded_by("import embedpress.cli")
     assert not {"torch", "faiss", "onnxruntime", "sklearn", "transformers", "onnx"} & set(found)
 

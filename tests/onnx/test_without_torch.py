@@ -7,17 +7,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import production
 import pytest
+from clean_install import ROOT, TRAINING, clean_python
 from samples import curved
 
-ROOT = Path(__file__).parents[2]
 PROGRAM = Path(production.__file__)
-TRAINING = ("torch", "torchvision", "sklearn", "transformers", "onnx", "onnxscript", "matplotlib")
 
 
 @pytest.fixture(scope="module")
@@ -78,25 +76,8 @@ def test_in_a_clean_environment_of_the_base_install(
     given: tuple[list[str], dict[str, np.ndarray]], tmp_path: Path
 ) -> None:
     arguments, expected = given
-    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
-    python = tmp_path / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
-    # The same versions, so that the same bits can be asked for.
-    exact = ("numpy", "onnxruntime", "faiss-cpu", "pyarrow")
-    (tmp_path / "same.txt").write_text("".join(f"{n}=={version(n)}\n" for n in exact))
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    installed = subprocess.run(
-        [*pip, "-c", str(tmp_path / "same.txt"), str(ROOT)],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-    )
-    if installed.returncode and "No matching distribution found" in installed.stderr:
-        pytest.skip("no package registry can be reached")
-    assert installed.returncode == 0, installed.stderr
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    for name in TRAINING:
-        missing = subprocess.run([str(python), "-c", f"import {name}"], capture_output=True)
-        assert missing.returncode == 1, f"{name} came with the base install"
+    same_versions = ("numpy", "onnxruntime", "faiss-cpu", "pyarrow")
+    python, clean = clean_python(tmp_path, str(ROOT), same_versions)
     done = subprocess.run(
         [str(python), str(PROGRAM), *arguments, str(tmp_path / "out")],
         capture_output=True,
