@@ -75,6 +75,13 @@ TimeBudget = Annotated[
 ]
 
 
+class ExportFormat(str, Enum):
+    """What export writes."""
+
+    onnx = "onnx"
+    sentence_transformers = "sentence-transformers"
+
+
 class What(str, Enum):
     """What compress writes."""
 
@@ -355,6 +362,7 @@ def export_command(
     sample: Annotated[
         Path | None, typer.Option(help="Texts (a line each) that int8 is judged on.")
     ] = None,
+    format: Annotated[ExportFormat, typer.Option(help="Of the folder.")] = ExportFormat.onnx,
     num_threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -363,6 +371,8 @@ def export_command(
     Example: `embedpress export model -o deploy`
 
     Example: `embedpress export model -o deploy --with-extractor ./minilm --int8`
+
+    Example: `embedpress export model -o st --with-extractor hub/id --format sentence-transformers`
     """
     from embedpress.onnx.export import export
 
@@ -373,9 +383,10 @@ def export_command(
         weights=weights,
         int8=int8,
         sample=sample,
+        format=format.value,
         num_threads=num_threads,
     )
-    result = {"output": str(out), "files": files}
+    result: dict[str, Any] = {"output": str(out), "files": files}
     show(result, as_json=as_json, text=f"{out}: " + ", ".join(files))
 
 

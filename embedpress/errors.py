@@ -42,3 +42,7 @@ class StorageError(EmbedpressError, OSError):
 
 class TargetWarning(UserWarning):
     """A target that was not reached: the nearest to it was taken."""
+
+
+class PrecisionWarning(UserWarning):
+    """A precision that is of no use on this machine."""

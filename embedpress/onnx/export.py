@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,21 +13,28 @@ import onnx
 from numpy.typing import NDArray
 
 from embedpress import __version__
-from embedpress.errors import ExportError, MismatchError, UsageError
+from embedpress.errors import ExportError, InputError, MismatchError, UsageError
 from embedpress.onnx import graph
 from embedpress.onnx.builder import OPSET
-from embedpress.onnx.bundle import Bundle, image_bundle, text_bundle
+from embedpress.onnx.bundle import Bundle
 from embedpress.onnx.canary import INPUTS, VECTORS, Arrays, pack
 from embedpress.onnx.compressor import read_config
 from embedpress.onnx.extractor import FILE, TOKENIZER
 from embedpress.onnx.extractor import GRAPHS as EXTRACTOR_GRAPHS
+from embedpress.onnx.image_bundle import image_bundle
+from embedpress.onnx.int8_bundle import int8_bundle
+from embedpress.onnx.sample import sample_texts
+from embedpress.onnx.text_bundle import text_bundle
 from embedpress.vectors.files import remove, storage_errors, write_atomic
 
 if TYPE_CHECKING:
     from embedpress.autoencoder.estimator import Compressor
+    from embedpress.extract.text import TextExtractor
 
 PARITY_BATCHES = (1, 7, 256)
 N_CANARIES = 16
+MOST_TEXTS = 3000
+"""Texts of a sample that are read."""
 GRAPHS = (
     "encoder.onnx",
     "query_encoder.onnx",
@@ -191,7 +199,6 @@ def make_bundle(
 ) -> Bundle:
     """The extractor named `model` with the compressor behind it, checked."""
     from embedpress.extract.image import MODELS, ImageExtractor
-    from embedpress.extract.text import TextExtractor
 
     source, marks = config["source"], stamps(compressor, config)
     if str(model) in MODELS:
@@ -202,15 +209,42 @@ def make_bundle(
         return image_bundle(compressor, images, marks, num_threads)
     if weights is not None:
         raise UsageError("weights are for a ResNet: a text model's lie in its folder")
-    texts = TextExtractor(
+    texts = _text_extractor(source, model, num_threads)
+    if not int8:
+        if sample is not None:
+            raise UsageError("a sample of texts is for int8: add it, or leave the sample out")
+        return text_bundle(compressor, texts, marks, num_threads)
+    given = sample_texts() if sample is None else _read_sample(Path(sample))
+    return int8_bundle(compressor, texts, marks, given, num_threads)
+
+
+def _read_sample(path: Path) -> list[str]:
+    """Texts of a file, a line each; empty lines are passed over."""
+    if not path.is_file():
+        raise UsageError(f"no such file of texts: {path}")
+    try:
+        with path.open(encoding="utf-8") as file:
+            stripped = (line.strip() for line in file)
+            return list(islice((line for line in stripped if line), MOST_TEXTS))
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not UTF-8 text, a line each") from None
+
+
+def _text_extractor(
+    source: dict[str, Any], model: str | Path, num_threads: int | None
+) -> TextExtractor:
+    """The text model as the compressor's embeddings were made with it."""
+    from embedpress.extract.text import TextExtractor
+
+    extractor = TextExtractor(
         model,
         pooling=source.get("pooling"),
         normalize=source.get("normalized"),
         max_length=source.get("max_length"),
         num_threads=num_threads,
     )
-    _check_same(source, texts.fingerprint, str(model))
-    return text_bundle(compressor, texts, marks, num_threads)
+    _check_same(source, extractor.fingerprint, str(model))
+    return extractor
 
 
 def _check_same(source: dict[str, Any], fingerprint: str, model: str) -> None:
@@ -230,6 +264,7 @@ def export(
     weights: str | Path | None = None,
     int8: bool = False,
     sample: str | Path | None = None,
+    format: str = "onnx",
     num_threads: int | None = None,
 ) -> list[str]:
     """Write what production needs of a compressor: graphs, configuration, codebooks, card.
@@ -250,6 +285,9 @@ def export(
         Quantize the extractor's dense layers; see :mod:`embedpress.onnx.int8`.
     sample : str or Path, optional
         A file of texts that int8 is judged on; by default glosses of WordNet.
+    format : {"onnx", "sentence-transformers"}
+        The latter writes a folder of that library; see
+        :func:`embedpress.autoencoder.dense_stack.write_sentence_transformer`.
     num_threads : int, optional
 
     Returns
@@ -266,7 +304,9 @@ def export(
     ExportError
         A graph whose results differ from the network's, or int8 that loses too much.
     """
+    from embedpress.autoencoder.dense_stack import write_sentence_transformer
     from embedpress.autoencoder.pretrained import load_compressor
+    from embedpress.extract.image import MODELS as RESNETS
 
     source, folder = Path(model), Path(out)
     compressor = load_compressor(source)
@@ -277,6 +317,13 @@ def export(
     if with_extractor is None and (int8 or weights is not None or sample is not None):
         raise UsageError("int8, weights and sample belong to an extractor: name it, too")
     config = read_config(source)
+    if format == "sentence-transformers":
+        if with_extractor is None or int8 or sample is not None or str(with_extractor) in RESNETS:
+            raise UsageError("sentence-transformers takes a text model in float32: name it")
+        texts = _text_extractor(config["source"], with_extractor, num_threads)
+        return write_sentence_transformer(compressor, texts, folder)
+    if format != "onnx":
+        raise UsageError(f"format={format!r} must be onnx or sentence-transformers")
     bundle: Bundle | None = None
     if with_extractor is not None:
         bundle = make_bundle(compressor, config, with_extractor, weights, int8, sample, num_threads)

@@ -42,6 +42,8 @@ class ExtractorConfig:
         Id of the padding token.
     transform : dict
         Of an :class:`~embedpress.extract.transform.ImageTransform`; empty for texts.
+    measured : dict
+        What int8 keeps, as it was judged by; empty for float32.
     """
 
     kind: str
@@ -56,6 +58,7 @@ class ExtractorConfig:
     prompt: str = ""
     padding: int = 0
     transform: dict[str, Any] = field(default_factory=dict)
+    measured: dict[str, float] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Write extractor.json."""
@@ -92,6 +95,7 @@ def read_extractor(folder: Path) -> ExtractorConfig:
         "prompt": (str,),
         "padding": (int,),
         "transform": (dict,),
+        "measured": (dict,),
     }
     for name, types in kinds.items():
         if type(fields[name]) not in types:

@@ -192,7 +192,7 @@ def test_a_graph_that_differs_is_refused(
 
     monkeypatch.setattr(bert_module, "dense", dense)
     monkeypatch.setattr(bert_module.add_bert, "__defaults__", (dense,))
-    monkeypatch.setattr("embedpress.onnx.bundle.text_graph.__defaults__", (dense,))
+    monkeypatch.setattr("embedpress.onnx.text_bundle.text_graph.__defaults__", (dense,))
     with pytest.raises(ExportError, match=r"of .* tokens differ from torch's"):
         export(saved(), tmp_path / "out", with_extractor=bert, num_threads=1)
     assert {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()} == before
