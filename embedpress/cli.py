@@ -641,7 +641,7 @@ def search_command(
 
     Example: `embedpress search index -m model --text "a warm film about family" -k 5`
     """
-    from embedpress.index.ask import embed_question
+    from embedpress.index.ask import embed_question, has_encoder
     from embedpress.index.search import open_index
     from embedpress.onnx.runtime import load
     from embedpress.push.verb import is_milvus
@@ -652,7 +652,7 @@ def search_command(
             image=image,
             vectors=vectors,
             made_by=made_by,
-            extractor=extractor,
+            extractor=extractor or (str(model) if has_encoder(model) else None),
             weights=weights,
             dim=compressor.dim,
             metric=compressor.metric,

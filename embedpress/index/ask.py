@@ -34,7 +34,8 @@ def embed_question(
     made_by : mapping
         What the index says of the extractor of its embeddings: model, pooling and settings.
     extractor : str, optional
-        Where that model is now, if not where it was.
+        Where that model is now, if not where it was; or a folder of
+        ``embedpress export --with-extractor``, which needs no torch.
     weights : str, optional
         Weights of a ResNet.
     dim : int
@@ -75,9 +76,20 @@ def embed_question(
     return np.ascontiguousarray(embeddings, dtype=np.float32)
 
 
+def has_encoder(folder: str | Path) -> bool:
+    """Whether a compressor was exported with its extractor, which then asks without torch."""
+    return (Path(folder) / "extractor.json").is_file()
+
+
 def _embed_text(
     text: str, model: str, made_by: Mapping[str, Any], num_threads: int | None
 ) -> NDArray[np.float32]:
+    if has_encoder(model):
+        from embedpress.onnx.runtime import TextEncoder
+
+        encoder = TextEncoder(model, num_threads=num_threads)
+        _check_same(encoder.config.fingerprint, made_by, model)
+        return encoder.embed([text])
     from embedpress.extract.text import TextExtractor
 
     bert = TextExtractor(
@@ -98,6 +110,12 @@ def _embed_image(
     made_by: Mapping[str, Any],
     num_threads: int | None,
 ) -> NDArray[np.float32]:
+    if has_encoder(model):
+        from embedpress.onnx.runtime import ImageEncoder
+
+        encoder = ImageEncoder(model, num_threads=num_threads)
+        _check_same(encoder.config.fingerprint, made_by, model)
+        return encoder.embed([image])
     from embedpress.extract.image import ImageExtractor
     from embedpress.extract.images import load_image
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -84,7 +85,8 @@ def text_config(extractor: TextExtractor, precision: str) -> ExtractorConfig:
     """What extractor.json says of a text extractor."""
     return ExtractorConfig(
         kind="text",
-        model=extractor.model_id,
+        # A folder's place means nothing on another machine.
+        model=Path(extractor.model_id).name if extractor.revision is None else extractor.model_id,
         revision=extractor.revision,
         fingerprint=extractor.fingerprint,
         precision=precision,

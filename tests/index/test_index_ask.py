@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from samples import curved, write_embeddings
 from embedpress.errors import InputError, MismatchError, UsageError
 from embedpress.extract.text import TextExtractor
 from embedpress.index.ask import embed_question
+from embedpress.onnx.export import export
 
 PLAIN = {"made_by": {}, "dim": 32, "metric": "cosine"}
 
@@ -63,3 +65,17 @@ def test_a_text_is_embedded_as_the_index_was(tmp_path: Path) -> None:
         embed_question(
             text="a", made_by={**made_by, "fingerprint": "0" * 64}, extractor=str(moved), **given
         )
+
+
+def test_an_exported_extractor_asks_without_torch(
+    saved: Callable[..., Path], bert: Path, tmp_path: Path
+) -> None:
+
+    export(saved(), tmp_path / "out", with_extractor=bert, num_threads=1)
+    extractor = TextExtractor(bert)
+    made_by = {"model": "elsewhere", "fingerprint": extractor.fingerprint}
+    asked = {"extractor": str(tmp_path / "out"), "dim": 32, "metric": "cosine"}
+    found = embed_question(text="a cat", made_by=made_by, **asked)
+    np.testing.assert_allclose(found, extractor.encode(["a cat"]), atol=1e-5)
+    with pytest.raises(MismatchError, match="is not the extractor that made the index's"):
+        embed_question(text="a cat", made_by={**made_by, "fingerprint": "0" * 64}, **asked)

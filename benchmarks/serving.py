@@ -1,0 +1,387 @@
+"""Speed of one graph from texts to codes, beside sentence-transformers and fastembed.
+
+All of them run the same MiniLM on the same real texts with the same threads, in turns in one run,
+so that a busy machine slows all alike; ratios are the median over the turns. Theirs give plain
+embeddings, ours codes of 32 bytes. Texts are WordNet glosses, short and long film reviews
+(60, 30 and 10 of a hundred), cut at the model's 256 tokens.
+
+Memory and the time to a first result are measured in processes of their own. fastembed runs a
+plain graph of the same weights, as ``torch.onnx.export`` writes it, the way its library batches.
+ResNet-50 has random weights, which do not change its speed.
+
+Writes ``benchmarks/results/serving.json`` and prints the README's table.
+
+Run: python benchmarks/serving.py [--texts 600] [--rounds 5]
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import onnxruntime
+import pyarrow.parquet as pq
+import typer
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+from split import METRIC, ROOT, run_script
+from wordnet import DATA, embeddings_folder, load_split
+
+from embedpress.extract import torchvision_trap
+
+torchvision_trap.prepare()
+
+import torch  # noqa: E402
+from demo import minilm_folder  # noqa: E402
+
+import embedpress  # noqa: E402
+from embedpress.autoencoder.pretrained import save  # noqa: E402
+from embedpress.extract.image import ImageExtractor  # noqa: E402
+from embedpress.onnx.export import export  # noqa: E402
+from embedpress.onnx.runtime import ImageEncoder, TextEncoder, load  # noqa: E402
+from embedpress.threads import available_threads  # noqa: E402
+from embedpress.vectors.files import write_atomic  # noqa: E402
+
+RESULTS = Path(__file__).parent / "results"
+OURS, INT8, LIBRARY, FASTEMBED = "float32", "int8", "sentence-transformers", "fastembed"
+
+FIRST = """
+import sys, time
+started = time.perf_counter()
+from embedpress.onnx.runtime import TextEncoder
+TextEncoder(sys.argv[1]).encode(["one text"])
+assert "torch" not in sys.modules
+print(time.perf_counter() - started)
+"""
+IMPORT = """
+import time
+started = time.perf_counter()
+from embedpress.extract import torchvision_trap
+torchvision_trap.prepare()
+import sentence_transformers
+print(time.perf_counter() - started)
+"""
+PEAK_OURS = """
+import json, resource, sys
+from embedpress.onnx.runtime import TextEncoder
+texts = json.load(open(sys.argv[2]))
+TextEncoder(sys.argv[1]).encode(texts)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+PEAK_LIBRARY = """
+import json, resource, sys
+from embedpress.extract import torchvision_trap
+torchvision_trap.prepare()
+from sentence_transformers import SentenceTransformer
+texts = json.load(open(sys.argv[2]))
+SentenceTransformer(sys.argv[1], device="cpu").encode(texts)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+def mixed_texts(count: int) -> list[str]:
+    """Real texts of mixed length, in mixed order."""
+    rng = np.random.default_rng(0)
+    found: list[str] = []
+    embeddings_folder()  # which fetches the glosses
+    for name, share, option in (
+        ("glosses", 0.6, None),
+        ("reviews", 0.3, ()),
+        ("long_reviews", 0.1, ("--long",)),
+    ):
+        file = DATA / f"{name}.parquet"
+        if option is not None:
+            run_script("fetch_reviews.py", "-o", file, *option)
+        column = pq.read_table(file, columns=["text"]).column("text")
+        drawn = rng.choice(len(column), round(share * count), replace=False)
+        found += [column[int(row)].as_py() for row in drawn]
+    return [found[row] for row in rng.permutation(len(found))]
+
+
+def deploy(work: Path) -> None:
+    """A compressor of 64 floats and 32 bytes, exported with MiniLM: float32, int8."""
+    # How well it is trained does not change its speed.
+    compressor = embedpress.Compressor(64, 32, metric=METRIC, epochs=4, max_samples=20_000)
+    save(compressor.fit(load_split().base[:20_000]), work / "model")
+    for name in (OURS, INT8):
+        export(work / "model", work / name, with_extractor=minilm_folder(), int8=name == INT8)
+
+
+def plain_onnx(folder: Path, st: Any) -> Path:
+    """MiniLM as a plain ONNX graph, in a folder as fastembed reads it."""
+    folder.mkdir()
+    network = st[0].model
+    network.config._attn_implementation = "eager"
+
+    class Hidden(torch.nn.Module):
+        def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any) -> Any:
+            return network(input_ids, attention_mask, token_type_ids).last_hidden_state
+
+    ids = torch.ones(2, 8, dtype=torch.int64)
+    names = ["input_ids", "attention_mask", "token_type_ids"]
+    axes = {name: {0: "batch", 1: "sequence"} for name in [*names, "last_hidden_state"]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            Hidden(), (ids, ids, 0 * ids), str(folder / "model.onnx"), input_names=names,
+            output_names=["last_hidden_state"], dynamic_axes=axes, opset_version=17, dynamo=False,
+        )  # fmt: skip
+    network.config._attn_implementation = "sdpa"
+    st.tokenizer.save_pretrained(folder)
+    network.config.save_pretrained(folder)
+    special = {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]"}
+    write_atomic(folder / "special_tokens_map.json", json.dumps(special))
+    return folder
+
+
+def fastembed_model(folder: Path, threads: int) -> Any:
+    """The library's own class on our graph; None where it is not installed."""
+    try:
+        from fastembed import TextEmbedding
+        from fastembed.common.model_description import ModelSource, PoolingType
+    except ImportError:
+        return None
+    TextEmbedding.add_custom_model(
+        model="minilm", pooling=PoolingType.MEAN, normalization=True,
+        sources=ModelSource(hf="none/minilm"), dim=384, model_file="model.onnx",
+    )  # fmt: skip
+    return TextEmbedding("minilm", specific_model_path=str(folder), threads=threads)
+
+
+def seconds_of(function: Callable[[], Any]) -> float:
+    """Wall time of one call."""
+    started = time.perf_counter()
+    function()
+    return time.perf_counter() - started
+
+
+def in_turns(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each call, taken in turns; a first turn does not count."""
+    for call in calls.values():
+        call()
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            seconds[name].append(seconds_of(call))
+    return seconds
+
+
+def ratio(seconds: dict[str, list[float]], name: str, against: str) -> float:
+    """How many times as fast, the median over the turns."""
+    pairs = zip(seconds[against], seconds[name], strict=True)
+    return statistics.median(theirs / ours for theirs, ours in pairs)
+
+
+def latencies(calls: dict[str, Callable[[str], Any]], texts: list[str]) -> dict[str, Any]:
+    """Milliseconds of one text at a time, in turns: median and 99th percentile."""
+    found: dict[str, list[float]] = {name: [] for name in calls}
+    for text in texts:
+        for name, call in calls.items():
+            found[name].append(seconds_of(lambda call=call, text=text: call(text)) * 1e3)
+    return {
+        name: {"p50_ms": float(np.percentile(ms, 50)), "p99_ms": float(np.percentile(ms, 99))}
+        for name, ms in found.items()
+    }
+
+
+def multiply_session(k: int, n: int, threads: int) -> onnxruntime.InferenceSession:
+    """A graph of one matrix product."""
+    weight = np.random.default_rng(0).standard_normal((k, n), dtype=np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])], "product",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["b", k])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["b", n])],
+        [numpy_helper.from_array(weight, "w")],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(model.SerializeToString(), options)
+
+
+def encoder_alone(folder: Path, threads: int, batch: int = 1024, runs: int = 40) -> dict[str, Any]:
+    """Embeddings to codes: its multiply-adds a second beside those of bare matrix products."""
+    compressor = load(folder, num_threads=threads)
+    x = load_split().unseen[:batch]
+    hidden, width = 1024, compressor.config["code_width"]
+    shapes = [(384, hidden), (hidden, width), (384, width)]
+    products = [
+        (multiply_session(k, n, threads), np.ascontiguousarray(np.resize(x, (batch, k))))
+        for k, n in shapes
+    ]
+    dense = sum(k * n for k, n in shapes)
+    codebooks = compressor.code_size * 256 * (width // compressor.code_size)
+    seconds = in_turns(
+        {
+            "codes": lambda: compressor.encode(x),
+            "products": lambda: [session.run(None, {"x": given}) for session, given in products],
+        },
+        runs,
+    )
+    rates = {
+        "codes": batch * (dense + codebooks) / statistics.median(seconds["codes"]),
+        "products": batch * dense / statistics.median(seconds["products"]),
+    }
+    shares = [
+        (dense + codebooks) / dense * theirs / ours
+        for ours, theirs in zip(seconds["codes"], seconds["products"], strict=True)
+    ]
+    micro = []
+    for row in range(1000):
+        one = x[row : row + 1]
+        micro.append(seconds_of(lambda one=one: compressor.encode(one)) * 1e6)
+    return {
+        "vectors_per_second": batch / statistics.median(seconds["codes"]),
+        "multiply_adds_per_second": rates,
+        "share_of_matrix_rate": statistics.median(shares),
+        "one_vector_p50_us": float(np.percentile(micro[100:], 50)),
+        "one_vector_p99_us": float(np.percentile(micro[100:], 99)),
+    }
+
+
+def child(code: str, *arguments: object) -> float:
+    """What a fresh interpreter prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        check=True, capture_output=True, text=True, cwd=ROOT,
+    )  # fmt: skip
+    return float(done.stdout.strip().splitlines()[-1])
+
+
+def resnet(work: Path, threads: int, rounds: int, n_images: int = 32) -> dict[str, Any]:
+    """ResNet-50: images a second to codes, beside torch giving plain features."""
+    from torchvision.models import resnet50
+
+    torch.manual_seed(0)
+    torch.save(resnet50().state_dict(), work / "resnet50.pth")
+    vectors = np.abs(np.random.default_rng(0).standard_normal((1000, 2048), dtype=np.float32))
+    compressor = embedpress.Compressor(64, 32, metric=METRIC, epochs=1)
+    save(compressor.fit(vectors), work / "image_model")
+    weights = work / "resnet50.pth"
+    export(work / "image_model", work / "images", with_extractor="resnet50", weights=weights)
+    noise = np.random.default_rng(0).integers(0, 256, (n_images, 300, 400, 3), np.uint8)
+    images = [Image.fromarray(one) for one in noise]
+    extractor = ImageExtractor("resnet50", weights=weights, num_threads=threads)
+    encoder = ImageEncoder(work / "images", num_threads=threads)
+    seconds = in_turns(
+        {"torch": lambda: extractor.encode(images), "ours": lambda: encoder.encode(images)}, rounds
+    )
+    return {
+        "images_per_second": {n: n_images / statistics.median(s) for n, s in seconds.items()},
+        "ratio": ratio(seconds, "ours", "torch"),
+    }
+
+
+def measure(work: Path, n_texts: int, rounds: int) -> dict[str, Any]:
+    """Everything, on one machine in one run."""
+    from sentence_transformers import SentenceTransformer
+
+    threads = available_threads()
+    torch.set_num_threads(threads)
+    texts = mixed_texts(n_texts)
+    deploy(work)
+    st = SentenceTransformer(str(minilm_folder()), device="cpu")
+    fast = fastembed_model(plain_onnx(work / "plain", st), threads)
+    encoders = {name: TextEncoder(work / name, num_threads=threads) for name in (OURS, INT8)}
+    calls: dict[str, Callable[[list[str]], Any]] = {
+        LIBRARY: lambda given: st.encode(given),
+        OURS: encoders[OURS].encode,
+        INT8: encoders[INT8].encode,
+    }
+    if fast is not None:
+        calls[FASTEMBED] = lambda given: list(fast.embed(given))
+        found = np.stack(calls[FASTEMBED](texts[:20]))
+        difference = float(np.abs(found - st.encode(texts[:20])).max())
+        assert difference < 1e-4, f"fastembed gives other embeddings, by {difference}"
+    bulk = in_turns({name: lambda call=call: call(texts) for name, call in calls.items()}, rounds)
+    lengths = encoders[OURS].count_tokens(texts)
+    measured = json.loads((work / INT8 / "extractor.json").read_text())["measured"]
+    singles = {name: lambda text, call=call: call([text]) for name, call in calls.items()}
+    listed = work / "texts.json"
+    listed.write_text(json.dumps(texts))
+    result = {
+        "threads": threads,
+        "texts": len(texts),
+        "tokens": {
+            "mean": float(np.mean(lengths)),
+            **{f"p{p}": float(np.percentile(lengths, p)) for p in (1, 50, 90, 99)},
+        },
+        "texts_per_second": {n: len(texts) / statistics.median(s) for n, s in bulk.items()},
+        "ratio": {name: ratio(bulk, name, LIBRARY) for name in bulk},
+        "one_text": latencies(singles, texts[:200]),
+        "int8": measured,
+        "encoder": encoder_alone(work / "model", threads),
+        "first_result_seconds": statistics.median(child(FIRST, work / OURS) for _ in range(3)),
+        "import_seconds": statistics.median(child(IMPORT) for _ in range(3)),
+        "peak_bytes": {
+            OURS: child(PEAK_OURS, work / OURS, listed),
+            INT8: child(PEAK_OURS, work / INT8, listed),
+            LIBRARY: child(PEAK_LIBRARY, minilm_folder(), listed),
+        },
+        "graph_bytes": {n: (work / n / "text_encoder.onnx").stat().st_size for n in (OURS, INT8)},
+        "resnet50": resnet(work, threads, min(rounds, 3)),
+    }
+    return result
+
+
+def table(result: dict[str, Any]) -> str:
+    """The README's lines."""
+    rate, one, peak = result["texts_per_second"], result["one_text"], result["peak_bytes"]
+    library = LIBRARY
+    encoder, images = result["encoder"], result["resnet50"]
+    lines = [
+        f"| {result['threads']} threads | embedpress, float32 | embedpress, int8 | {library} | "
+        f"{FASTEMBED} |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+
+    def row(title: str, values: dict[str, Any], form: Callable[[Any], str]) -> None:
+        cells = [form(values[n]) if n in values else "–" for n in (OURS, INT8, library, FASTEMBED)]
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+
+    row("texts / s, in bulk", rate, lambda v: f"{v:,.0f}")
+    row("times as fast", result["ratio"], lambda v: f"{v:.2f}")
+    row("one text, median", one, lambda v: f"{v['p50_ms']:.1f} ms")
+    row("one text, 99th percentile", one, lambda v: f"{v['p99_ms']:.1f} ms")
+    row("peak memory, in bulk", peak, lambda v: f"{v / 2**20:,.0f} MiB")
+    first = {OURS: result["first_result_seconds"], library: result["import_seconds"]}
+    row("load to first result (sentence-transformers: import)", first, lambda v: f"{v:.2f} s")
+    row("graph", result["graph_bytes"], lambda v: f"{v / 1e6:.0f} MB")
+    kept = result["int8"]
+    lines += [
+        "",
+        f"recall@10 of codes from int8 on the export's sample: {kept['recall@10']:.3f}, from "
+        f"float32 {kept['recall@10 of float32']:.3f}.",
+        f"Encoder alone: {encoder['vectors_per_second']:,.0f} vectors / s in batches of 1,024, "
+        f"{encoder['share_of_matrix_rate']:.0%} of the rate of bare matrix products of its shapes; "
+        f"one vector {encoder['one_vector_p50_us']:.0f} µs (median).",
+        f"ResNet-50, images / s: {images['images_per_second']['ours']:.1f}, torch "
+        f"{images['images_per_second']['torch']:.1f} ({images['ratio']:.2f} times).",
+    ]
+    return "\n".join(lines)
+
+
+def main(
+    texts: Annotated[int, typer.Option(help="How many.")] = 600,
+    rounds: Annotated[int, typer.Option(help="Turns of each.")] = 5,
+) -> None:
+    """Measure and write results/serving.json."""
+    warnings.filterwarnings("ignore", "texts longer than")
+    with tempfile.TemporaryDirectory() as folder:
+        result = measure(Path(folder), texts, rounds)
+    RESULTS.mkdir(exist_ok=True)
+    write_atomic(RESULTS / "serving.json", json.dumps(result, indent=1) + "\n")
+    print(table(result))
+
+
+if __name__ == "__main__":
+    typer.run(main)
