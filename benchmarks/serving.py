@@ -70,21 +70,28 @@ torchvision_trap.prepare()
 import sentence_transformers
 print(time.perf_counter() - started)
 """
-PEAK_OURS = """
-import json, resource, sys
+PEAK = """
+def peak_bytes():
+    # Of this program alone: what getrusage tells starts at its parent's.
+    with open("/proc/self/status") as status:
+        line = next(line for line in status if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
+"""
+PEAK_OURS = f"""{PEAK}
+import json, sys
 from embedpress.onnx.runtime import TextEncoder
 texts = json.load(open(sys.argv[2]))
 TextEncoder(sys.argv[1]).encode(texts)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+print(peak_bytes())
 """
-PEAK_LIBRARY = """
-import json, resource, sys
+PEAK_LIBRARY = f"""{PEAK}
+import json, sys
 from embedpress.extract import torchvision_trap
 torchvision_trap.prepare()
 from sentence_transformers import SentenceTransformer
 texts = json.load(open(sys.argv[2]))
 SentenceTransformer(sys.argv[1], device="cpu").encode(texts)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+print(peak_bytes())
 """
 
 
@@ -123,8 +130,15 @@ def plain_onnx(folder: Path, st: Any) -> Path:
     network.config._attn_implementation = "eager"
 
     class Hidden(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
         def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any) -> Any:
-            return network(input_ids, attention_mask, token_type_ids).last_hidden_state
+            output = self.network(
+                input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids
+            )
+            return output.last_hidden_state
 
     ids = torch.ones(2, 8, dtype=torch.int64)
     names = ["input_ids", "attention_mask", "token_type_ids"]
@@ -137,6 +151,10 @@ def plain_onnx(folder: Path, st: Any) -> Path:
         )  # fmt: skip
     network.config._attn_implementation = "sdpa"
     st.tokenizer.save_pretrained(folder)
+    # fastembed cuts at the smaller of two lengths: both are to be the model's.
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings["max_length"] = settings["model_max_length"] = st.max_seq_length
+    write_atomic(folder / "tokenizer_config.json", json.dumps(settings))
     network.config.save_pretrained(folder)
     special = {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]"}
     write_atomic(folder / "special_tokens_map.json", json.dumps(special))
@@ -384,4 +402,7 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    # Typer's own traceback would print every text and vector.
+    app = typer.Typer(pretty_exceptions_enable=False)
+    app.command()(main)
+    app()
