@@ -334,10 +334,9 @@ def main(
     ] = False,
 ) -> None:
     """Measure and write results/load.json."""
-    file = RESULTS / "load.json"
-    result: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+    result: dict[str, Any] = {}
     if not only_memory:
-        result |= {
+        result = {
             "threads": available_threads(),
             "vectors": open_vectors(embeddings_folder()).count,
             "levels": measure_levels(seconds),
@@ -347,8 +346,11 @@ def main(
     if minutes:
         result["memory"] = measure_memory(minutes)
     RESULTS.mkdir(exist_ok=True)
+    file = RESULTS / "load.json"
+    result = (json.loads(file.read_text()) if file.is_file() else {}) | result
     file.write_text(json.dumps(result, indent=1) + "\n")
-    print(table(result))
+    if "levels" in result:
+        print(table(result))
     kept = ("refusals", "killed_worker", "memory")
     print(
         {

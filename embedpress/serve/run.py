@@ -16,7 +16,7 @@ from embedpress.errors import MismatchError, MissingDependencyError, StorageErro
 from embedpress.serve.settings import API_KEY, SETTINGS, Settings, read_api_key
 
 BACKLOG = 2048
-HUNG_SECONDS = 10
+HUNG_SECONDS, LOADING_SECONDS = 10, 600
 
 _log = logging.getLogger("uvicorn.error")
 
@@ -101,6 +101,12 @@ def _run_workers(
                 # Only the worker's own end is then open, and its death ends the wait for an answer.
                 process.child_conn.close()
             super().keep_subprocess_alive()
+
+        def restart_all(self) -> None:
+            # The new worker loads its index first, which takes longer than an answer.
+            self.config.timeout_worker_healthcheck = LOADING_SECONDS
+            super().restart_all()
+            self.config.timeout_worker_healthcheck = HUNG_SECONDS
 
         def terminate_all(self) -> None:
             # Whoever connects from now on is refused at once, rather than kept waiting in vain.
