@@ -11,11 +11,12 @@ bounded memory, compresses them to 32-byte codes by one process of its own (``em
 compress``, with all processors, in the default memory budget), and measures rows a second, the
 processor time spent outside the encoder (disk, decoding, checks, encoding of Parquet), the peak
 of resident memory and the bytes of a vector on disk. Beside it, in the same run, the encoder
-alone on vectors in memory. Where ``scale_index.py`` is there, it measures an index of the codes.
+alone on vectors in memory; and an index of the codes, as ``scale_index.py`` measures it.
 Writes ``benchmarks/results/scale.json`` and ``scale.png``; the vectors are removed again.
 
 Run: python benchmarks/scale.py                    (10 million vectors: 17 GB of disk)
      python benchmarks/scale.py --rows 1000000     (1 million)
+     python benchmarks/scale.py --no-index         (compression alone)
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -131,7 +131,9 @@ def encoder_alone(model: Path, x: Floats, threads: int) -> float:
         return sum(map(len, blocks)) / (time.monotonic() - started)
 
 
-def measure(work: Path, model: Path, x: Floats, near: Any, rows: int, threads: int) -> Any:
+def measure(
+    work: Path, model: Path, x: Floats, near: Any, rows: int, threads: int, *, index: bool
+) -> Any:
     """All figures of one size."""
     embeddings, codes = work / f"embeddings-{rows}", work / f"codes-{rows}"
     started = time.monotonic()
@@ -153,8 +155,8 @@ def measure(work: Path, model: Path, x: Floats, near: Any, rows: int, threads: i
         "outside_encoder_wall": 1 - job["encoder_wall_seconds"] / threads / job["seconds"],
         "bytes_per_vector": job["codes_bytes"] / rows,
     }
-    if find_spec("scale_index") is not None:
-        from scale_index import measure_index  # type: ignore[import-not-found]
+    if index:
+        from scale_index import measure_index
 
         found["index"] = measure_index(embeddings, codes, model, work / f"index-{rows}")
     shutil.rmtree(embeddings)
@@ -179,6 +181,8 @@ def plot(found: list[dict[str, Any]], path: Path) -> None:
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     seconds = np.array([one["compress"]["seconds"] for one in found])
     left.loglog(rows, seconds, "o-", label="compress")
+    spent = [one["compress"]["cpu_seconds"] for one in found]
+    left.loglog(rows, spent, "^-", label="compress, processor time")
     left.loglog(rows, seconds[-1] * rows / rows[-1], ":", color="grey", label="linear")
     left.set(xlabel="vectors", ylabel="seconds", title="time")
     memory = [one["compress"]["peak_bytes"] / 2**20 for one in found]
@@ -198,6 +202,7 @@ def main(
     rows: Annotated[int, typer.Option(help="Vectors of the largest size.")] = 10_000_000,
     work: Annotated[Path, typer.Option(help="Folder for vectors and codes.")] = ROOT / "data/scale",
     training: Annotated[float, typer.Option(help="Seconds of training.")] = 120.0,
+    index: Annotated[bool, typer.Option(help="Build and ask an index of each size, too.")] = True,
     only: Annotated[bool, typer.Option("--only", help="The largest size alone.")] = False,
 ) -> None:
     """Measure and write results/scale.json and scale.png."""
@@ -207,7 +212,7 @@ def main(
     near = neighbors_of(x)
     found = []
     for size in [rows] if only else sizes_up_to(rows):
-        found.append(measure(work, model, x, near, size, threads))
+        found.append(measure(work, model, x, near, size, threads, index=index))
         print(json.dumps(found[-1]), flush=True)
     result = {"threads": threads, "dim": x.shape[1], "code_size": CODE_SIZE, "sizes": found}
     RESULTS.mkdir(exist_ok=True)

@@ -113,6 +113,30 @@ def speed_lines(speed: dict[str, Any]) -> list[str]:
     return head + [f"| {what} | {figure} |" for what, figure in rows]
 
 
+def scale_lines(scale: dict[str, Any]) -> list[str]:
+    """Compression of many vectors from Parquet to Parquet, as a table."""
+    head = [
+        "| vectors | seconds | vectors / s | encoder alone / s | vectors / s of processor time |"
+        " outside the encoder | peak memory | bytes a vector on disk |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    lines = []
+    for size in scale["sizes"]:
+        job, rows = size["compress"], size["rows"]
+        cells = [
+            f"{rows:,}",
+            f"{job['seconds']:,.0f}",
+            f"{job['rows_per_second']:,.0f}",
+            f"{size['encoder_alone_per_second']:,.0f}",
+            f"{rows / job['cpu_seconds']:,.0f}",
+            f"{100 * job['outside_encoder_cpu']:.0f} %",
+            f"{job['peak_bytes'] / 2**20:.0f} MiB",
+            f"{job['bytes_per_vector']:.1f}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return head + lines
+
+
 def main() -> None:
     """Print the tables as Markdown."""
     rows = json.loads((RESULTS / "equal_bytes.json").read_text())
@@ -122,7 +146,12 @@ def main() -> None:
             if found:
                 print(f"\n{dataset}, {title}\n", *recall_table(found), sep="\n")
     print("\nspeed\n", *speed_lines(json.loads((RESULTS / "speed.json").read_text())), sep="\n")
-    tables = {"clusters": cluster_lines, "drift": drift_lines, "report": report_lines}
+    tables = {
+        "scale": scale_lines,
+        "clusters": cluster_lines,
+        "drift": drift_lines,
+        "report": report_lines,
+    }
     for name, lines in tables.items():
         if (RESULTS / f"{name}.json").is_file():
             found = json.loads((RESULTS / f"{name}.json").read_text())

@@ -175,17 +175,32 @@ def test_spark(saved: Callable[..., Path], x: np.ndarray, codes: np.ndarray) -> 
     }
 
 
+ON_RAY = """
+import sys, numpy as np, ray, ray.data
+from pathlib import Path
+from embedpress.engine import EncodeBatch
+from embedpress.vectors import shard_table
+work = Path(sys.argv[1])
+x, codes = np.load(work / "x.npy"), np.load(work / "codes.npy")
+ray.init(address="local", num_cpus=1, object_store_memory=80 * 2**20, include_dashboard=False)
+dataset = ray.data.from_arrow(shard_table(np.arange(len(x)), x))
+for form in ("pyarrow", "pandas", "numpy"):
+    found = dataset.map_batches(EncodeBatch(sys.argv[2]), batch_format=form, batch_size=25)
+    rows = sorted(found.take_all(), key=lambda row: row["id"])
+    assert [bytes(row["code"]) for row in rows] == [row.tobytes() for row in codes], form
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_ray_data(saved: Callable[..., Path], x: np.ndarray, codes: np.ndarray) -> None:
-    ray = pytest.importorskip("ray")
-    pytest.importorskip("ray.data")
-    ray.init(address="local", num_cpus=1, object_store_memory=80 * 2**20, include_dashboard=False)
-    try:
-        dataset = ray.data.from_arrow(shard_table(list(range(N)), x))
-        for form in ("pyarrow", "pandas", "numpy"):
-            found = dataset.map_batches(EncodeBatch(saved()), batch_format=form, batch_size=25)
-            rows = sorted(found.take_all(), key=lambda row: row["id"])
-            assert [bytes(row["code"]) for row in rows] == [row.tobytes() for row in codes], form
-    finally:
-        ray.shutdown()
+def test_ray_data(
+    saved: Callable[..., Path], x: np.ndarray, codes: np.ndarray, tmp_path: Path
+) -> None:
+    pytest.importorskip("ray")
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "codes.npy", codes)
+    done = subprocess.run(
+        [sys.executable, "-c", ON_RAY, str(tmp_path), str(saved())],
+        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
