@@ -279,8 +279,10 @@ def fit_command(
     ] = "1024",
     dropout: Annotated[float, typer.Option(help="Share of hidden units dropped.")] = 0.0,
     batch_norm: Annotated[bool, typer.Option(help="Batch-normalise hidden layers.")] = False,
-    noise: Annotated[float, typer.Option(help="Denoising: Gaussian noise, of the norm.")] = 0.0,
-    mask: Annotated[float, typer.Option(help="Denoising: share of entries dropped.")] = 0.0,
+    noise: Annotated[
+        float, typer.Option(help="Denoising: most noise in a query, of its norm.")
+    ] = 0.0,
+    mask: Annotated[float, typer.Option(help="Denoising: most entries a query lacks.")] = 0.0,
     mixup: Annotated[
         float, typer.Option(help="Augmentation: step towards a neighbour; 0 for none.")
     ] = 0.2,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import numbers
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -12,21 +11,21 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import Tags
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
-from embedpress.autoencoder.judge import kept_record, leave_one_out_recall, runs
+from embedpress.autoencoder.fitted import TrainedTowers
+from embedpress.autoencoder.judge import leave_one_out_recall
 from embedpress.autoencoder.neighbors import Neighborhoods
-from embedpress.autoencoder.network import InputScale, ResidualMap, Tower
+from embedpress.autoencoder.network import InputScale, Tower
 from embedpress.autoencoder.options import AUTO, check_options
-from embedpress.autoencoder.quantizer import AdditiveQuantizer
+from embedpress.autoencoder.record import Record, kept_record, runs
 from embedpress.autoencoder.sizing import DEFAULT_TARGET, chosen_size, ladder, train_sizes
-from embedpress.autoencoder.start import principal_axes, residual_codebooks, rotation
-from embedpress.autoencoder.trainer import Record, TrainerOptions, Validation, train_tower
+from embedpress.autoencoder.towers import TowerBuilder
+from embedpress.autoencoder.trainer import TrainerOptions, train_tower
+from embedpress.autoencoder.validation import FEWEST_QUERIES, Holdout, Validation
 from embedpress.errors import InputError, TargetWarning, UsageError
-from embedpress.threads import check_threads, faiss_threads
-from embedpress.vectors import check_codes, check_vectors
+from embedpress.threads import faiss_threads
+from embedpress.vectors import check_vectors
 
 Floats = NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
@@ -34,12 +33,9 @@ TrainOne = Callable[[str, Tower], list[Record]]
 
 SEEDS, NEIGHBORS, ANCHORS = 16, 64, 512
 """A batch: the nearest 64 vectors of each of 16 seeds, and 512 of these as anchors."""
-VALIDATION_BASE = 20_000
-FEWEST_QUERIES = 10
-"""Held-out queries below which none are held out: their recall would say nothing."""
 
 
-class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class Compressor(TrainedTowers):
     """Autoencoder that compresses embeddings to latents and codes and keeps their neighbours.
 
     Two towers are trained, one for latents (floats) and one for codes (bytes). Each starts
@@ -63,8 +59,11 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
     batch_norm : bool, default False
         Batch normalisation of the hidden layers.
     noise, mask : float, default 0
-        Denoising: inputs get Gaussian noise of `noise` times their norm and lose a share
-        `mask` of their entries, targets stay clean (Vincent et al., "Extracting and
+        Denoising: training queries get Gaussian noise of up to `noise` times their norm and
+        lose up to a share `mask` of their entries, at strengths drawn anew for each; documents
+        and targets stay clean. Held-out recall that decides is then measured with corrupted
+        queries (``noisy_recall`` in the history). It helps where queries are corrupted more than
+        a little, see ``benchmarks/denoising.py`` (after Vincent et al., "Extracting and
         Composing Robust Features with Denoising Autoencoders", 2008).
     mixup : float, default 0.2
         Standard deviation of the step that a training vector takes towards (or away from)
@@ -230,7 +229,8 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         sizes = ladder(self.groups, dim=dim, metric=self.metric) if auto else []
         if len(x) < 2:
             raise InputError("one sample has no neighbours to keep: give at least 2 embeddings")
-        if auto and not self._held_out(len(x if asked is None else asked)):
+        asking_from = len(x if asked is None else asked)
+        if auto and not self._holdout().count(min(asking_from, self.max_samples)):
             raise InputError(
                 f"code_size='auto' is found by held-out queries, and {len(x)} vectors leave fewer "
                 f"than {FEWEST_QUERIES} at validation_fraction={self.validation_fraction}: give "
@@ -241,14 +241,18 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
             scale = float(np.sqrt(norms.mean())) if self.metric != "cosine" else 1.0
             self.scale_ = InputScale(self.metric, scale or 1.0)
             asking = None if asked is None else self._sample(asked)
-            train, asking, validation = self._split(self._sample(x), asking)
+            train, asking, validation = self._holdout().split(self._sample(x), asking)
             self.history_: dict[str, list[Record]] = {}
             self.sizes_: list[dict[str, Any]] = []
-            self.latent_tower_ = self._start_latents(train) if self.n_components else None
+            build = self._builder()
+            self.latent_tower_ = (
+                build.latents(train, self.n_components) if self.n_components else None
+            )
             self.code_tower_: Tower | None = None
             if isinstance(self.code_size, numbers.Integral):
-                self.code_tower_ = self._start_codes(train, int(self.code_size))
-            starts = {size: self._start_codes(train, size) for size in sizes}
+                size = int(self.code_size)
+                self.code_tower_ = build.codes(train, size, self.groups or size)
+            starts = {size: build.codes(train, size, self.groups or size) for size in sizes}
             train_one = self._trainer(train, asking, validation, progress)
             self._train(train_one)
             if validation is not None and starts:
@@ -275,7 +279,7 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         asked = self._sample_queries(queries, x.shape[1])
         with self._training():
             asking = None if asked is None else self._sample(asked)
-            train, asking, validation = self._split(self._sample(x), asking)
+            train, asking, validation = self._holdout().split(self._sample(x), asking)
             self._train(self._trainer(train, asking, validation, progress))
         return self
 
@@ -328,54 +332,16 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         options = self._trainer_options()
 
         def train_one(name: str, tower: Tower) -> list[Record]:
-            tower.to(device)
-            start = copy.deepcopy(tower.state_dict())
-            records = train_tower(
-                tower,
+            return train_tower(
+                tower.to(device),
                 neighborhoods,
                 validation,
                 options,
                 device=device,
                 on_step=None if progress is None else _named(progress, name),
             )
-            # By loss the trainer may have kept weights of a lower recall than the start's.
-            if kept_record(records, self.monitor) is records[0]:
-                tower.load_state_dict(start)
-            return records
 
         return train_one
-
-    def _start_latents(self, train: Floats) -> Tower:
-        assert self.n_components is not None
-        axes, mean, _ = principal_axes(train, self.n_components)
-        return self._tower(axes, mean, None)
-
-    def _start_codes(self, train: Floats, code_size: int) -> Tower:
-        groups = code_size if self.groups is None else self.groups
-        width = min(train.shape[1], max(512, groups)) // groups * groups
-        axes, mean = rotation(train, width, groups)
-        z = np.ascontiguousarray((train - mean) @ axes.T)
-        books = residual_codebooks(z, code_size // groups, groups, seed=self.seed)
-        # Every size starts as it would alone, so that one that is found is as good as given.
-        with torch.random.fork_rng(devices=[]):
-            return self._tower(axes, mean, AdditiveQuantizer(torch.from_numpy(books)))
-
-    def _tower(self, axes: Floats, mean: Floats, quantizer: AdditiveQuantizer | None) -> Tower:
-        weight, centre = torch.from_numpy(axes), torch.from_numpy(mean)
-        shift = -(weight @ centre)
-        # An inner product with a query needs the query uncentred, a distance centred alike.
-        query_shift = shift if self.metric == "l2" else torch.zeros_like(shift)
-        options: dict[str, Any] = {
-            "hidden_sizes": tuple(self.hidden_sizes),
-            "dropout": self.dropout,
-            "batch_norm": self.batch_norm,
-        }
-        return Tower(
-            ResidualMap(weight, shift, **options),
-            ResidualMap(weight, query_shift, **options),
-            ResidualMap(weight.T, centre, **options),
-            quantizer,
-        )
 
     def code_groups(self) -> int:
         """Slices of the code's latent: `groups`, or what suits `code_size` where None."""
@@ -412,35 +378,17 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
             x = x[np.sort(rows)]
         return self.scale_(torch.from_numpy(x)).numpy()  # type: ignore[no-any-return]
 
-    def _held_out(self, n: int) -> int:
-        """How many of `n` vectors are held out as queries."""
-        queries = min(int(min(n, self.max_samples) * self.validation_fraction), 2000)
-        return queries if queries >= FEWEST_QUERIES else 0
-
     def _sample_queries(self, queries: ArrayLike | None, dim: int) -> Floats | None:
         if queries is None:
             return None
         return check_vectors(queries, dim=dim, metric=self.metric, what="sample queries")
 
-    def _split(
-        self, unit: Floats, asking: Floats | None = None
-    ) -> tuple[Floats, Floats | None, Validation | None]:
-        """Vectors to train on, sample queries to train on, and what is held out of either."""
-        source = unit if asking is None else asking
-        held_out = self._held_out(len(source))
-        if not held_out:
-            return unit, asking, None
-        order = np.random.default_rng(self.seed + 1).permutation(len(source))
-        # Drawn, not the first ones: files are often sorted by what their rows show.
-        kept = np.ascontiguousarray(source[np.sort(order[held_out:])])
-        if asking is None:
-            unit, drawn = kept, order[held_out : held_out + VALIDATION_BASE]
-            base = source[np.sort(drawn)]
-        else:
-            asking = kept
-            drawn = np.random.default_rng(self.seed + 2).permutation(len(unit))[:VALIDATION_BASE]
-            base = unit[np.sort(drawn)]
-        return unit, asking, Validation(base, source[order[:held_out]], metric=self.metric)
+    def _builder(self) -> TowerBuilder:
+        hidden = tuple(self.hidden_sizes)
+        return TowerBuilder(self.metric, hidden, self.dropout, self.batch_norm, self.seed)
+
+    def _holdout(self) -> Holdout:
+        return Holdout(self.validation_fraction, self.metric, self.noise, self.mask, self.seed)
 
     def _trainer_options(self) -> TrainerOptions:
         n_towers = (self.n_components is not None) + (self.code_size is not None)
@@ -459,92 +407,6 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
             monitor=self.monitor,
             patience=self.patience,
             seed=self.seed,
-        )
-
-    # -- use --------------------------------------------------------------------------
-
-    def transform(self, X: ArrayLike) -> Floats:
-        """Latents of embeddings.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-
-        Returns
-        -------
-        ndarray of shape (n, n_components), float32
-        """
-        tower = self._need("latent_tower_", "n_components")
-        return self._run(lambda x: tower.encoder(self.scale_(x)), self._embeddings(X))
-
-    def inverse_transform(self, Z: ArrayLike) -> Floats:
-        """Embeddings restored from latents; under cosine at about norm 1.
-
-        Parameters
-        ----------
-        Z : array-like of shape (n, n_components)
-
-        Returns
-        -------
-        ndarray of shape (n, d), float32
-        """
-        tower = self._need("latent_tower_", "n_components")
-        latents = check_vectors(Z, dim=tower.width, what="latents")
-        return self._run(lambda z: self.scale_.restore(tower.decoder(z)), latents)
-
-    def transform_queries(self, X: ArrayLike) -> Floats:
-        """Query latents, to be scored against :meth:`transform`'s latents by the metric.
-
-        Returns
-        -------
-        ndarray of shape (n, n_components), float32
-        """
-        tower = self._need("latent_tower_", "n_components")
-        return self._run(lambda x: tower.query_encoder(self.scale_(x)), self._embeddings(X))
-
-    def encode(self, X: ArrayLike) -> NDArray[np.uint8]:
-        """Codes of embeddings.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-
-        Returns
-        -------
-        ndarray of shape (n, code_size), uint8
-        """
-        tower, quantizer = self._need_codes()
-        codes = self._run(
-            lambda x: quantizer.assign(tower.encoder(self.scale_(x))), self._embeddings(X)
-        )
-        return codes.astype(np.uint8)
-
-    def decode(self, codes: ArrayLike) -> Floats:
-        """Embeddings restored from codes; under cosine at about norm 1.
-
-        Parameters
-        ----------
-        codes : array-like of shape (n, code_size), uint8
-
-        Returns
-        -------
-        ndarray of shape (n, d), float32
-        """
-        tower, quantizer = self._need_codes()
-        checked = check_codes(np.asarray(codes), code_size=quantizer.code_size).astype(np.int64)
-        return self._run(lambda c: self.scale_.restore(tower.decoder(quantizer.lookup(c))), checked)
-
-    def encode_queries(self, X: ArrayLike) -> Floats:
-        """Queries as FAISS's scan of the codes takes them, never quantized.
-
-        Returns
-        -------
-        ndarray of shape (n, code_size * slice), float32
-        """
-        tower, quantizer = self._need_codes()
-        return self._run(
-            lambda x: quantizer.expand_queries(tower.query_encoder(self.scale_(x))),
-            self._embeddings(X),
         )
 
     def score(self, X: ArrayLike, y: object = None) -> float:
@@ -574,72 +436,12 @@ class Compressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         unit = self._run(self.scale_, x)
         return leave_one_out_recall(unit, stored, queries, metric=self.metric, seed=self.seed)
 
-    # -- shared -----------------------------------------------------------------------
-
-    @property
-    def _n_features_out(self) -> int:
-        return self._need("latent_tower_", "n_components").width
-
-    def _embeddings(self, X: ArrayLike) -> Floats:
-        check_is_fitted(self, "scale_")
-        return self._named(X)
-
-    def _named(self, X: ArrayLike, *, fitting: bool = False) -> Floats:
-        """The embeddings as numbers, after a look at the names and the number of their columns."""
-        x = check_vectors(X, metric=self.metric)
-        try:
-            validate_data(self, X, reset=fitting, skip_check_array=True)
-        except (TypeError, ValueError) as error:
-            raise InputError(" ".join(str(error).split())) from None
-        return x
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = ["float32"]
-        return tags
-
-    def _need(self, attribute: str, option: str) -> Tower:
-        check_is_fitted(self, "scale_")
-        tower = getattr(self, attribute)
-        if tower is None:
-            raise InputError(f"this compressor was trained with {option}=None: fit it with one")
-        return tower  # type: ignore[no-any-return]
-
-    def _need_codes(self) -> tuple[Tower, AdditiveQuantizer]:
-        tower = self._need("code_tower_", "code_size")
-        assert tower.quantizer is not None
-        return tower, tower.quantizer
-
-    def _run(
-        self, function: Callable[[torch.Tensor], torch.Tensor], x: NDArray[Any], rows: int = 4096
-    ) -> NDArray[Any]:
-        device = torch.device(self.device)
-        with self._threads(), torch.inference_mode():
-            blocks = [
-                function(torch.from_numpy(x[i : i + rows]).to(device)).cpu().numpy()
-                for i in range(0, len(x), rows)
-            ]
-        return np.ascontiguousarray(np.concatenate(blocks))
-
     @contextlib.contextmanager
     def _training(self) -> Iterator[None]:
         """Seeded, with this estimator's threads; torch's own generator is put back."""
         with self._threads(), faiss_threads(self.num_threads), torch.random.fork_rng():
             torch.manual_seed(self.seed)
             yield
-
-    @contextlib.contextmanager
-    def _threads(self) -> Iterator[None]:
-        if self.num_threads is None:
-            yield
-            return
-        before = torch.get_num_threads()
-        torch.set_num_threads(check_threads(self.num_threads))
-        try:
-            with faiss_threads(self.num_threads):
-                yield
-        finally:
-            torch.set_num_threads(before)
 
 
 def _named(progress: Progress, name: str) -> Callable[[int, int], None]:

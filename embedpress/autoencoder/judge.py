@@ -2,40 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 from typing import TYPE_CHECKING, Any
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from embedpress.autoencoder.record import kept_record, runs
 from embedpress.autoencoder.sizing import DEFAULT_TARGET
-from embedpress.autoencoder.trainer import Record
 
 if TYPE_CHECKING:
     from embedpress.autoencoder.estimator import Compressor
-
-
-def runs(records: list[Record]) -> list[list[Record]]:
-    """A tower's history cut into its trainings, each from its step 0 on."""
-    starts = [i for i, record in enumerate(records) if i and not record.get("step")]
-    edges = [0, *starts, len(records)] if records else []
-    return [records[i:j] for i, j in itertools.pairwise(edges)]
-
-
-def kept_record(run: list[Record], monitor: str) -> Record:
-    """The evaluation whose weights a training is left with.
-
-    It is the first one with the best figure that `monitor` names; where that was never
-    measured, the last one. A lower loss is no gain if it lost neighbours: weights of lower
-    held-out recall than those at step 0 give way to these.
-    """
-    sign = -1 if monitor == "recall" else 1
-    judged = [record for record in run if math.isfinite(record.get(monitor, math.nan))]
-    best = min(judged, key=lambda record: sign * float(record[monitor]), default=run[-1])
-    lost = best.get("recall", math.inf) < run[0].get("recall", -math.inf)
-    return run[0] if lost else best
 
 
 def start_method(compressor: Compressor, tower: str) -> str:

@@ -19,7 +19,7 @@ from embedpress.autoencoder.judge import figures
 from embedpress.autoencoder.network import InputScale, ResidualMap, Tower
 from embedpress.autoencoder.options import AUTO, check_code_size, check_options
 from embedpress.autoencoder.quantizer import CODEBOOK_SIZE, AdditiveQuantizer
-from embedpress.autoencoder.trainer import Record
+from embedpress.autoencoder.record import Record
 from embedpress.errors import FormatError, UsageError
 from embedpress.onnx.compressor import FORMAT_VERSION, fingerprint, read_config
 from embedpress.onnx.export import write_graphs

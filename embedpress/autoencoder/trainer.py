@@ -9,16 +9,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import faiss
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
-from numpy.typing import NDArray
 from torch import Tensor
 
+from embedpress.autoencoder.augment import corrupted, mixed
 from embedpress.autoencoder.losses import neighbor_distillation, reconstruction, similarity
 from embedpress.autoencoder.neighbors import Batch, Neighborhoods
 from embedpress.autoencoder.network import Tower
+from embedpress.autoencoder.record import Record, judged_figure, lost_recall
+from embedpress.autoencoder.validation import Validation
 
 PASSES, FEWEST_STEPS = 40, 600
 """Of a training whose epochs were not given."""
@@ -26,9 +26,6 @@ DECODER_STRIDE = 4
 """One document in so many trains the decoder's network ..."""
 FULLY_READ = 256
 """... of a batch of more than so many documents."""
-
-Record = dict[str, Any]
-"""One line of a training history."""
 
 
 @dataclass(frozen=True)
@@ -49,72 +46,6 @@ class TrainerOptions:
     monitor: str
     patience: int | None
     seed: int
-
-
-class Validation:
-    """Held-out queries against a fixed base, by the embeddings' own neighbours.
-
-    Parameters
-    ----------
-    base : ndarray of shape (n, d), float32
-        At unit scale.
-    queries : ndarray of shape (m, d), float32
-        None of them in `base`.
-    metric : {"cosine", "ip", "l2"}
-    k : int
-        Neighbours that count.
-    """
-
-    def __init__(
-        self, base: NDArray[np.float32], queries: NDArray[np.float32], *, metric: str, k: int = 10
-    ) -> None:
-        self.base, self.queries = base, queries
-        self.k = min(k, len(base))
-        self.kind = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
-        self.truth = faiss.knn(queries, base, self.k, metric=self.kind)[1]
-
-    def recall(self, tower: Tower, device: torch.device) -> float:
-        """recall@k of the tower's search: queries not quantized, documents as stored."""
-        found = faiss.knn(
-            encode_queries(tower, self.queries, device),
-            stored_latents(tower, self.base, device),
-            self.k,
-            metric=self.kind,
-        )[1]
-        hits = [len(np.intersect1d(f, t)) for f, t in zip(found, self.truth, strict=True)]
-        return float(np.sum(hits) / self.truth.size)
-
-
-def stored_latents(
-    tower: Tower, x: NDArray[np.float32], device: torch.device, rows: int = 4096
-) -> NDArray[np.float32]:
-    """Latents of documents at unit scale as a search sees them: quantized where the tower does."""
-    tower.eval()
-
-    def stored(block: Tensor) -> Tensor:
-        z: Tensor = tower.encoder(block)
-        return z if tower.quantizer is None else tower.quantizer.lookup(tower.quantizer.assign(z))
-
-    return _in_blocks(stored, x, device, rows)
-
-
-def encode_queries(
-    tower: Tower, x: NDArray[np.float32], device: torch.device, rows: int = 4096
-) -> NDArray[np.float32]:
-    """Query latents of embeddings at unit scale."""
-    tower.eval()
-    return _in_blocks(tower.query_encoder, x, device, rows)
-
-
-def _in_blocks(
-    function: Callable[[Tensor], Tensor], x: NDArray[np.float32], device: torch.device, rows: int
-) -> NDArray[np.float32]:
-    with torch.inference_mode():
-        blocks = [
-            function(torch.from_numpy(x[i : i + rows]).to(device)).cpu().numpy()
-            for i in range(0, len(x), rows)
-        ]
-    return np.ascontiguousarray(np.concatenate(blocks))
 
 
 def planned_steps(epochs: int | None, steps_per_epoch: int) -> int:
@@ -170,7 +101,7 @@ def train_tower(
         record: Record = {"step": step, "seconds": round(time.monotonic() - started, 3)}
         record |= {name: value / counted for name, value in sums.items() if counted}
         if validation is not None:
-            record["recall"] = validation.recall(tower, device)
+            record |= validation.recalls(tower, device)
         history.append(record)
         return best.update(record, tower)
 
@@ -219,11 +150,11 @@ def _losses(
     documents, partners = vectors[batch.documents], vectors[batch.partners]
     clean = mixed(documents, partners, options.mixup, options.metric).to(device)
     asked = asking[batch.anchors].to(device)
-    latent = tower.encoder(_corrupt(clean, options))
+    latent = tower.encoder(clean)
     commitment = latent.new_zeros(())
     if tower.quantizer is not None:
         latent, commitment = tower.quantizer.straight_through(latent)
-    queries = tower.query_encoder(_corrupt(asked, options))
+    queries = tower.query_encoder(corrupted(asked, options.noise, options.mask, options.metric))
     # A sample query is no document: none of them is its own.
     same = (batch.anchors[:, None] == batch.documents[None, :]) & (not batch.asked)
     own = torch.from_numpy(same).to(device)
@@ -242,43 +173,6 @@ def _losses(
         + options.commitment_weight * commitment
     )
     return {"loss": loss, "distillation": distillation, "reconstruction": error}
-
-
-def mixed(x: Tensor, partners: Tensor, mixup: float, metric: str) -> Tensor:
-    """New vectors on the lines through near ones, so that the same few are not learnt by heart.
-
-    mixup (Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018) among neighbours,
-    as SMOTE (Chawla et al., 2002) draws its samples, but to both sides of `x`: steps inwards
-    alone would shrink the data.
-
-    Parameters
-    ----------
-    x, partners : Tensor of shape (n, d)
-    mixup : float
-        Standard deviation of the step, in distances to the partner.
-    metric : {"cosine", "ip", "l2"}
-        Under "cosine" the new vectors have norm 1.
-
-    Returns
-    -------
-    Tensor of shape (n, d)
-    """
-    if not mixup:
-        return x
-    y = x + mixup * torch.randn(len(x), 1) * (partners - x)
-    return F.normalize(y, dim=-1) if metric == "cosine" else y
-
-
-def _corrupt(x: Tensor, options: TrainerOptions) -> Tensor:
-    """Noise for denoising: Gaussian of `noise` times the vector's norm, and masked entries."""
-    if options.noise:
-        size = x.norm(dim=-1, keepdim=True) * (options.noise / math.sqrt(x.shape[1]))
-        x = x + size * torch.randn_like(x)
-    if options.mask:
-        x = x * (torch.rand_like(x) >= options.mask)
-    if (options.noise or options.mask) and options.metric == "cosine":
-        x = F.normalize(x, dim=-1)
-    return x
 
 
 def _optimizer(tower: Tower, options: TrainerOptions) -> torch.optim.Optimizer:
@@ -305,28 +199,38 @@ def _schedule(step: int, done: float) -> float:
 
 
 class _Best:
-    """The best weights so far by the monitored figure, and when to stop waiting for better."""
+    """The best weights so far by the monitored figure, and when to stop waiting for better.
+
+    Weights of a lower held-out recall than the start's give way to these: see
+    :func:`embedpress.autoencoder.judge.kept_record`, which finds the same in a history.
+    """
 
     def __init__(self, options: TrainerOptions, tower: Tower) -> None:
         self.monitor, self.patience = options.monitor, options.patience
         self.score = -math.inf
         self.waited = 0
-        self.weights = copy.deepcopy(tower.state_dict())
-        self.kept = False
+        self.start: Record | None = None
+        self.best: Record | None = None
+        self.last: Record = {}
+        self.first_weights = self.weights = copy.deepcopy(tower.state_dict())
 
     def update(self, record: Record, tower: Tower) -> bool:
         """Note a record; True where training should stop."""
-        value = record.get(self.monitor)
-        if value is None:
+        self.start, self.last = self.start or record, record
+        value = judged_figure(record, self.monitor)
+        if not math.isfinite(value):
             return False
         score = -value if self.monitor == "loss" else value
         if score > self.score:
-            self.score, self.waited, self.kept = score, 0, True
+            self.score, self.waited, self.best = score, 0, record
             self.weights = copy.deepcopy(tower.state_dict())
             return False
         self.waited += 1
         return self.patience is not None and self.waited > self.patience
 
     def restore(self, tower: Tower) -> None:
-        if self.kept:
+        """Leave the tower with the weights to keep; the last ones where nothing was measured."""
+        if self.start is not None and lost_recall(self.best or self.last, self.start):
+            tower.load_state_dict(self.first_weights)
+        elif self.best is not None:
             tower.load_state_dict(self.weights)

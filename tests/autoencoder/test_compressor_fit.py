@@ -125,7 +125,7 @@ def test_the_best_weights_are_kept(embeddings: np.ndarray, what: str) -> None:
     recalls = [record["recall"] for record in compressor.history_[what]]
     assert min(recalls) < max(recalls) - 0.05
     tower = compressor.code_tower_ if what == "codes" else compressor.latent_tower_
-    _, _, validation = compressor._split(compressor._sample(embeddings))
+    _, _, validation = compressor._holdout().split(compressor._sample(embeddings))
     assert validation is not None
     assert validation.recall(tower, torch.device("cpu")) == max(recalls)
 
@@ -237,7 +237,7 @@ def test_a_sample_bounds_the_work(embeddings: np.ndarray) -> None:
 
 def test_held_out_vectors_are_not_trained_on(embeddings: np.ndarray) -> None:
     compressor = Compressor(**SMALL).fit(embeddings)
-    train, _, validation = compressor._split(compressor._sample(embeddings))
+    train, _, validation = compressor._holdout().split(compressor._sample(embeddings))
     assert validation is not None
     assert len(validation.queries) == 40
     assert len(train) == 760
@@ -250,7 +250,7 @@ def test_the_base_of_the_queries_is_drawn_from_all_of_a_sorted_file() -> None:
     x = np.zeros((42_000, 2), np.float32)
     x[:, 0], x[:, 1] = np.arange(42_000), 1
     compressor = Compressor(1, None, metric="ip", validation_fraction=0.01)
-    _, _, validation = compressor._split(x)
+    _, _, validation = compressor._holdout().split(x)
     assert validation is not None
     assert len(validation.base) == 20_000
     assert np.mean(validation.base[:, 0] > 21_000) == pytest.approx(0.5, abs=0.02)

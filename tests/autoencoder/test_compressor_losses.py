@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from scipy.special import softmax
 
+from embedpress.autoencoder.augment import mixed
 from embedpress.autoencoder.losses import neighbor_distillation, reconstruction, similarity
 from embedpress.autoencoder.neighbors import Neighborhoods
-from embedpress.autoencoder.trainer import mixed, planned_steps
+from embedpress.autoencoder.trainer import planned_steps
 
 
 def test_l2_scores_order_as_distances_do() -> None:

@@ -162,7 +162,7 @@ def test_the_card_tells_the_recall_of_the_weights_that_were_kept(
 ) -> None:
     for options in ({"monitor": "recall", "learning_rate": 0.5}, {"learning_rate": 0.5}):
         compressor = fitted(**options, epochs=30, code_size=None)
-        _, _, validation = compressor._split(compressor._sample(embeddings))
+        _, _, validation = compressor._holdout().split(compressor._sample(embeddings))
         assert validation is not None
         figure = held_out_recall(compressor)["latents"]
         tower = compressor.latent_tower_
@@ -177,7 +177,7 @@ def test_after_partial_fit_the_last_run_counts(embeddings: np.ndarray) -> None:
     compressor = Compressor(**{**SMALL, "code_size": None, "monitor": "recall"}).fit(embeddings)
     start = compressor.history_["latents"][0]["recall"]
     compressor.partial_fit(curved(400, seed=8))
-    _, _, validation = compressor._split(compressor._sample(curved(400, seed=8)))
+    _, _, validation = compressor._holdout().split(compressor._sample(curved(400, seed=8)))
     assert validation is not None
     figure = held_out_recall(compressor)["latents"]
     assert figure["start"] == start

@@ -1,0 +1,62 @@
+"""Towers as training finds them: networks that are the best linear answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from embedpress.autoencoder.network import ResidualMap, Tower
+from embedpress.autoencoder.quantizer import AdditiveQuantizer
+from embedpress.autoencoder.start import principal_axes, residual_codebooks, rotation
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class TowerBuilder:
+    """Towers of one kind of network; see :class:`embedpress.Compressor` for each option."""
+
+    metric: str
+    hidden_sizes: tuple[int, ...]
+    dropout: float
+    batch_norm: bool
+    seed: int
+
+    def latents(self, train: Floats, n_components: int) -> Tower:
+        """A tower that is PCA of vectors `train` (n, d) at unit scale."""
+        axes, mean, _ = principal_axes(train, n_components)
+        return self._tower(axes, mean, None)
+
+    def codes(self, train: Floats, code_size: int, groups: int) -> Tower:
+        """A tower that is a balanced rotation of `train` (n, d) with k-means codebooks."""
+        width = min(train.shape[1], max(512, groups)) // groups * groups
+        axes, mean = rotation(train, width, groups)
+        z = np.ascontiguousarray((train - mean) @ axes.T)
+        books = residual_codebooks(z, code_size // groups, groups, seed=self.seed)
+        # Every size starts as it would alone, so that one that is found is as good as given.
+        with torch.random.fork_rng(devices=[]):
+            return self._tower(axes, mean, AdditiveQuantizer(torch.from_numpy(books)))
+
+    def _tower(self, axes: Floats, mean: Floats, quantizer: AdditiveQuantizer | None) -> Tower:
+        weight, centre = torch.from_numpy(axes), torch.from_numpy(mean)
+        shift = -(weight @ centre)
+        # An inner product with a query needs the query uncentred, a distance centred alike.
+        query_shift = shift if self.metric == "l2" else torch.zeros_like(shift)
+        return Tower(
+            self._map(weight, shift),
+            self._map(weight, query_shift),
+            self._map(weight.T, centre),
+            quantizer,
+        )
+
+    def _map(self, weight: torch.Tensor, bias: torch.Tensor) -> ResidualMap:
+        return ResidualMap(
+            weight,
+            bias,
+            hidden_sizes=self.hidden_sizes,
+            dropout=self.dropout,
+            batch_norm=self.batch_norm,
+        )
