@@ -14,18 +14,17 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet as pq
 import wordnet
+from labelled import DATA, load
 from numpy.typing import NDArray
-from split import ROOT, run_script
+from split import run_script
 
 from embedpress.extract.job import extract_images, extract_text
 from embedpress.vectors import open_vectors
 from embedpress.vectors.files import atomic_path
 
-DATA = ROOT / "data"
 SHARE = 0.1
 """Of strangers among what is judged."""
 LEFT_OUT = 0.25
@@ -75,43 +74,24 @@ class Domain:
 
 def questions_and_texts(banking: Path, medquad: Path) -> Domain:
     """Customer questions among other texts."""
-    from demo import minilm_folder
+    known = load("banking77", banking)
 
-    def embed(name: str, table: Callable[[], pa.Table], count: int | None = None) -> Path:
-        file, folder = DATA / name / "texts.parquet", DATA / name / "embeddings"
-        if not file.is_file():
-            texts = table()
-            if count is not None:
-                drawn = np.random.default_rng(0).permutation(len(texts))[:count]
-                texts = texts.take(np.sort(drawn))
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_path(file) as path:
-                pq.write_table(texts, path)
-        extract_text(file, folder, model=minilm_folder(), max_length=128)
-        return folder
+    def medical() -> pa.Table:
+        return pyarrow.json.read_json(medquad / "queries.jsonl").select(["text"])
 
-    def banking_table() -> pa.Table:
-        parts = [pyarrow.csv.read_csv(banking / f"{part}.csv") for part in ("train", "test")]
-        return pa.concat_tables(parts).rename_columns(["text", "label"])
-
-    def reviews_table() -> pa.Table:
+    def reviews() -> pa.Table:
         run_script("fetch_reviews.py", "-o", DATA / "reviews.parquet")
         return pq.read_table(DATA / "reviews.parquet", columns=["text"])
 
-    known = open_vectors(embed("banking77", banking_table)).read()
     strangers = {
-        "medical questions": embed(
-            "medquad-questions",
-            lambda: pyarrow.json.read_json(medquad / "queries.jsonl").select(["text"]),
-            N_TEXTS,
-        ),
-        "film reviews": embed("reviews-sample", reviews_table, N_TEXTS),
+        "medical questions": sample_of_texts("medquad-questions", medical),
+        "film reviews": sample_of_texts("reviews-sample", reviews),
         "glosses": wordnet.embeddings_folder(),
     }
     return Domain(
         "bank",
         known.vectors,
-        np.array(known.metadata["label"].to_pylist()),
+        np.array(known.classes),
         {
             name: open_vectors(folder).read(N_TEXTS, columns=()).vectors
             for name, folder in strangers.items()
@@ -119,29 +99,31 @@ def questions_and_texts(banking: Path, medquad: Path) -> Domain:
     )
 
 
+def sample_of_texts(name: str, table: Callable[[], pa.Table]) -> Path:
+    """Embeddings of some rows of a table with a column "text"."""
+    from demo import minilm_folder
+
+    file, folder = DATA / name / "texts.parquet", DATA / name / "embeddings"
+    if not file.is_file():
+        rows = table()
+        drawn = np.random.default_rng(0).permutation(len(rows))[:N_TEXTS]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(file) as path:
+            pq.write_table(rows.take(np.sort(drawn)), path)
+    extract_text(file, folder, model=minilm_folder())
+    return folder
+
+
 def clothes_and_pictures(clothing: Path) -> Domain:
     """Photos of clothing among other pictures."""
+    known = load("clothing", clothing)
     weights = DATA / "clothing" / "resnet50.safetensors"
-    run_script("convert_resnet.py", "-o", weights)
     run_script("fetch_cifar.py", "-o", DATA / "cifar-few", "--count", N_PHOTOS)
     run_script("fetch_emoji.py", "-o", DATA / "emoji", "--count", N_PHOTOS)
-
-    def embed(photos: Path, folder: Path) -> Path:
-        extract_images(photos, folder, weights=weights, max_skipped=0)
-        return folder
-
-    parts = [
-        open_vectors(embed(clothing / part, DATA / "clothing" / part)).read()
-        for part in ("train", "validation")
-    ]
-    paths = [path for part in parts for path in part.metadata["path"].to_pylist()]
-    strangers = {
-        "photos of CIFAR-10": embed(DATA / "cifar-few", DATA / "cifar-few-embeddings"),
-        "emoji": embed(DATA / "emoji", DATA / "emoji-embeddings"),
-    }
-    return Domain(
-        "clothes",
-        np.concatenate([part.vectors for part in parts]),
-        np.array([Path(path).parent.name for path in paths]),
-        {name: open_vectors(folder).read(columns=()).vectors for name, folder in strangers.items()},
-    )
+    strangers = {"photos of CIFAR-10": "cifar-few", "emoji": "emoji"}
+    found = {}
+    for name, pictures in strangers.items():
+        folder = DATA / f"{pictures}-embeddings"
+        extract_images(DATA / pictures, folder, weights=weights, max_skipped=0)
+        found[name] = open_vectors(folder).read(columns=()).vectors
+    return Domain("clothes", known.vectors, np.array(known.classes), found)

@@ -124,9 +124,10 @@ class Metric(str, Enum):
 class Score(str, Enum):
     """What counts as strange."""
 
-    both = "both"
+    combined = "combined"
     reconstruction = "reconstruction"
     density = "density"
+    distance = "distance"
 
 
 class MapMethod(str, Enum):
@@ -789,7 +790,7 @@ def outliers_command(
     reference: Annotated[
         Path | None, typer.Option(help="Embeddings of the known kind; EMB itself by default.")
     ] = None,
-    score: Annotated[Score, typer.Option(help="What is strange.")] = Score.both,
+    score: Annotated[Score, typer.Option(help="What is strange.")] = Score.combined,
     seed: Annotated[int, typer.Option(help="Of samples.")] = 0,
     num_threads: Threads = None,
     as_json: Json = False,

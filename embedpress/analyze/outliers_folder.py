@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from embedpress.analyze.detector import OutlierDetector
+from embedpress.analyze.detector import WEIGHTS, OutlierDetector
 from embedpress.analyze.files import SHOWN, make_folder, records
 from embedpress.analyze.outliers import check_contamination
 from embedpress.onnx.compress import check_kind, metric_for
@@ -33,7 +33,7 @@ def outliers_folder(
     reference: str | Path | None = None,
     contamination: str | float = 0.01,
     false_positive_rate: float | None = None,
-    score: str = "both",
+    score: str = "combined",
     seed: int = 0,
     num_threads: int | None = None,
 ) -> dict[str, Any]:
@@ -61,8 +61,7 @@ def outliers_folder(
     dict
         ``threshold`` (None where it is infinite), ``n_outliers`` and the ``top`` rows. The
         columns of scores.parquet are ``id``, ``score``, ``reconstruction``, ``density``,
-        ``probability`` (see :meth:`~embedpress.analyze.detector.OutlierDetector.predict_proba`,
-        "unify") and ``outlier``.
+        ``distance``, ``probability`` (the detector's by "unify") and ``outlier``.
 
     Raises
     ------
@@ -131,8 +130,7 @@ def _scored(detector: OutlierDetector, batch: Batch, own_ids: pa.Array) -> pa.Ta
         {
             "id": batch.ids,
             "score": decided,
-            "reconstruction": scores["reconstruction"],
-            "density": scores["density"],
+            **{name: scores[name] for name in WEIGHTS},
             "probability": detector.probability(decided, "unify"),
             "outlier": decided > detector.threshold_,
         }

@@ -13,7 +13,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 import embedpress
-from embedpress.analyze.detector import OutlierDetector
+from embedpress.analyze.detector import WEIGHTS, OutlierDetector
 from embedpress.autoencoder.estimator import Compressor
 from embedpress.errors import InputError, UsageError
 
@@ -42,21 +42,27 @@ class Plane:
 def test_scores_by_hand() -> None:
     x = np.array([[0, 0, 1], [1, 0, -1], [0, 2, 1], [3, 3, 3]], np.float32)
     detector = OutlierDetector(Plane(), n_neighbors=1, contamination=0.25).fit(x)
-    # Nearest others in the plane: (0,0)-(1,0), (1,0)-(0,0), (0,2)-(0,0), (3,3)-(0,2).
-    near, error = np.array([1, 1, 4, 10.0]), np.array([1, 1, 1, 9.0])
-    density, reconstruction = near / 2.5, error / 1.0
-    np.testing.assert_allclose(detector.scores_["density"], density, rtol=1e-6)
-    np.testing.assert_allclose(detector.scores_["reconstruction"], reconstruction)
-    np.testing.assert_allclose(detector.decision_scores_, density + 0.2 * reconstruction, rtol=1e-6)
+    # Nearest others in the plane: (0,0)-(1,0), (1,0)-(0,0), (0,2)-(0,0), (3,3)-(0,2); in space
+    # (0,0,1)-(0,2,1) and back, (1,0,-1)-(0,0,1), (3,3,3)-(0,2,1).
+    expected = {
+        "density": np.array([1, 1, 4, 10]) / 2.5,
+        "distance": np.array([4, 5, 4, 14]) / 4.5,
+        "reconstruction": np.array([1, 1, 1, 9.0]),
+    }
+    for name, values in expected.items():
+        np.testing.assert_allclose(detector.scores_[name], values, rtol=1e-6)
+    combined = sum(w * expected[n] for n, w in WEIGHTS.items())
+    np.testing.assert_allclose(detector.decision_scores_, combined, rtol=1e-6)
     np.testing.assert_array_equal(detector.labels_, [0, 0, 0, 1])
     # A vector that comes again is its own neighbour, as any other would be.
     np.testing.assert_allclose(detector.scores(x)["density"], 0)
     new = detector.scores(np.array([[0, 1, 2]], np.float32))
     np.testing.assert_allclose(new["density"], 1 / 2.5)
+    np.testing.assert_allclose(new["distance"], 2 / 4.5)
     np.testing.assert_allclose(new["reconstruction"], 4)
 
 
-@pytest.mark.parametrize("score", ["both", "reconstruction", "density"])
+@pytest.mark.parametrize("score", ["combined", "reconstruction", "density", "distance"])
 @pytest.mark.parametrize("options", [{}, {"metric": "l2"}, {"n_components": None}], ids=str)
 def test_strangers_stand_out(
     fitted: Callable[..., Compressor],
