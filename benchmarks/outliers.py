@@ -105,7 +105,7 @@ PEERS: dict[str, tuple[Callable[..., Judge], dict[str, list[Any]]]] = {
     "IsolationForest": (forest, {"n_components": [None, 16, 64], "max_samples": [256, 1.0]}),
     "PyOD AutoEncoder": (
         pyod_autoencoder,
-        {"hidden": [[64, 32], [256, 64], [256, 128]], "epochs": [10, 40], "dropout": [0.0, 0.2]},
+        {"hidden": [[64, 32], [256, 64], [256, 128]], "epochs": [20], "dropout": [0.0, 0.2]},
     ),
 }
 OURS = {
