@@ -43,7 +43,8 @@ def cluster_lines(rows: Rows) -> list[str]:
 def drift_lines(result: dict[str, Any]) -> list[str]:
     """A line a kind of vectors: how often they were called drifted."""
     lines = [
-        "| 2,000 vectors that are | draws | called drifted | shift of the errors | recall@10 |",
+        f"| {result['rows']:,} vectors that are | draws | called drifted | shift of the errors | "
+        "recall@10 |",
         "| --- | --- | --- | --- | --- |",
     ]
     lines += [
