@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import pickle
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -111,6 +112,19 @@ def _imported() -> Any:
     return ray
 
 
+def _look_for(address: str | None) -> None:
+    """Ask whether anybody listens at host:port: Ray itself would wait for minutes."""
+    host, _, port = (address or "").rpartition(":")
+    if not host or "/" in host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except OSError as error:
+        raise UsageError(
+            f"no Ray cluster can be used at {address}: {error.strerror or error}"
+        ) from None
+
+
 @contextmanager
 def _connected(ray: Any, address: str | None) -> Iterator[None]:
     """Connect to a cluster, or start one here, unless this process already is connected."""
@@ -123,6 +137,7 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
             "object_store_memory": _OBJECT_STORE,
             "include_dashboard": False,
         }
+        _look_for(address)
         try:
             ray.init(address=address or "local", **quiet, **({} if address else own))
         except (ConnectionError, ValueError, RuntimeError) as error:

@@ -173,3 +173,25 @@ def test_duplicates_and_drift(
     ended = cli("drift", tmp_path / "noise.npy", *against, "--json")
     assert (ended.code, ended.json["drifted"]) == (1, True)
     assert cli("drift", tmp_path / "now.npy", *against, "--false-alarm-rate", 2).code == 2
+
+
+def test_shares_are_joined_by_the_last_one(
+    cli: Cli, codes: Path, embeddings: Path, model: Path, tmp_path: Path
+) -> None:
+    rows = ("--rows-per-shard", 150, "--memory-budget", "1G")
+    whole, out = tmp_path / "whole", tmp_path / "shares"
+    assert cli("compress", embeddings, "-m", model, "-o", whole, *rows).code == 0
+    line = ("compress", embeddings, "-m", model, "-o", out, *rows, "--json")
+    first = cli(*line, "--shard", "1/2")
+    assert (first.code, first.json["count"], first.json["finished"]) == (0, 150, False)
+    unfinished = cli("info", out, "--json").json
+    assert (unfinished["kind"], unfinished["shards"]) == ("unfinished codes", 1)
+    assert unfinished["bad_files"] == []
+    last = cli(*line, "--shard", "0/2")
+    assert (last.json["count"], last.json["finished"]) == (N, True)
+    for file in whole.iterdir():
+        assert (out / file.name).read_bytes() == file.read_bytes()
+    assert len(list(out.iterdir())) == len(list(whole.iterdir()))
+    ended = cli(*line, "--shard", "2/2")
+    assert ended.code == 2
+    assert "shard 2/2 is none of 0/2 to 1/2" in ended.err

@@ -267,3 +267,13 @@ def test_chunks_are_the_file_cut_at_fixed_places(
         assert set(rest) == set(chunks) - done
         for index, chunk in rest.items():
             assert chunk == chunks[index]
+
+
+def test_a_chunk_that_the_memory_does_not_hold(tmp_path: Path) -> None:
+    lines = ["short"] * 10 + ["x" * 10_000] * 10
+    found = open_texts(write(tmp_path / "a.txt", "\n".join(lines)))
+    assert len(list(found.chunks(5, most_bytes=60_000))) == 4
+    chunks = found.chunks(10, most_bytes=60_000)
+    assert next(chunks)[0] == 0
+    with pytest.raises(UsageError, match=r"does not hold 10 rows at once \(row 6 of shard 1 is"):
+        next(chunks)

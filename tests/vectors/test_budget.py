@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from embedpress.errors import UsageError
 from embedpress.vectors import parse_size, rows_within
+from embedpress.vectors.budget import Budget
 
 
 @pytest.mark.parametrize(
@@ -46,3 +48,13 @@ def test_rows_within_is_the_most_that_fit(budget: int, row: int, most: int) -> N
     assert 1 <= rows <= most
     assert rows * row <= budget
     assert rows == most or (rows + 1) * row > budget
+
+
+def test_a_budget_counts_what_came_after_it() -> None:
+    budget = Budget("1G")
+    before = budget.left("this")
+    held = np.ones(2**24)
+    assert before - budget.left("this") > 0.9 * held.nbytes
+    assert budget.left("this", 100) <= budget.left("this") + held.nbytes
+    with pytest.raises(UsageError, match=r"budget of 1024M is too small: this takes \d+M at least"):
+        budget.left("this", 2**30)
