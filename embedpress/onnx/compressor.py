@@ -12,7 +12,7 @@ import onnxruntime
 from numpy.typing import ArrayLike, NDArray
 
 from embedpress.errors import FormatError, InputError
-from embedpress.onnx.session import first_line, open_session
+from embedpress.onnx.session import first_line, open_session, side_by_side
 from embedpress.threads import check_threads
 from embedpress.vectors import check_codes, check_vectors
 from embedpress.vectors.document import read_document
@@ -99,7 +99,7 @@ class OnnxCompressor:
         self.fingerprint: str = self.config["fingerprint"]
         self.num_threads = check_threads(num_threads)
         self.providers = providers
-        self._sessions: dict[str, onnxruntime.InferenceSession] = {}
+        self._sessions: dict[tuple[str, int], onnxruntime.InferenceSession] = {}
 
     def transform(self, X: ArrayLike) -> Floats:
         """Latents (n, n_components), float32, of embeddings (n, dim)."""
@@ -204,13 +204,21 @@ class OnnxCompressor:
         return file if (self.path / file).is_file() else "encoder.onnx"
 
     def _run(self, file: str, output: str, x: NDArray[Any]) -> NDArray[Any]:
-        session = self.session(file)
+        parts = [x[start : start + BATCH_ROWS] for start in range(0, len(x), BATCH_ROWS)]
+        # One block is shared out among the threads, several are worked on side by side.
+        threads = min(self.num_threads, len(parts))
+        session = self.session(file, num_threads=None if threads <= 1 else 1)
+
+        def run(part: NDArray[Any]) -> NDArray[Any]:
+            found: NDArray[Any] = session.run([output], {port: part})[0]
+            return found
+
         try:
             port = session.get_inputs()[0].name
-            blocks = [
-                session.run([output], {port: x[i : i + BATCH_ROWS]})[0]
-                for i in range(0, len(x), BATCH_ROWS)
-            ]
+            if threads <= 1:
+                blocks = [run(part) for part in parts]
+            else:
+                blocks = list(side_by_side(run, parts, threads))
         except Exception as error:  # onnxruntime's exceptions share no public base
             raise FormatError(f"{self.path / file} cannot be run: {first_line(error)}") from None
         found: NDArray[Any] = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
@@ -224,18 +232,24 @@ class OnnxCompressor:
             raise FormatError(f"{self.path / file}: {output} has the shape {found.shape}")
         return found
 
-    def session(self, file: str, *, varied_shapes: bool = False) -> onnxruntime.InferenceSession:
-        """The session of one of the folder's graphs, opened once; see :func:`open_session`."""
-        if file not in self._sessions:
-            self._sessions[file] = open_session(
+    def session(
+        self, file: str, *, num_threads: int | None = None, varied_shapes: bool = False
+    ) -> onnxruntime.InferenceSession:
+        """The session of one of the folder's graphs, opened once; see :func:`open_session`.
+
+        With `num_threads` another than the compressor's.
+        """
+        threads = num_threads or self.num_threads
+        if (file, threads) not in self._sessions:
+            self._sessions[file, threads] = open_session(
                 self.path / file,
                 stamps={"fingerprint": self.fingerprint, "metric": self.metric},
                 sha256=self.config.get("sha256", {}).get(file),
-                num_threads=self.num_threads,
+                num_threads=threads,
                 providers=self.providers,
                 varied_shapes=varied_shapes,
             )
-        return self._sessions[file]
+        return self._sessions[file, threads]
 
 
 def fingerprint(config: dict[str, Any], weights: Path) -> str:

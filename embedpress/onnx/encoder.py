@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from embedpress.errors import FormatError, UsageError
 from embedpress.onnx.compressor import Floats, OnnxCompressor
 from embedpress.onnx.extractor import GRAPHS, ExtractorConfig, read_extractor
-from embedpress.onnx.session import first_line
+from embedpress.onnx.session import first_line, side_by_side
 
 Feed = tuple[list[int], Mapping[str, NDArray[np.generic]]]
 """Rows of one batch, and the arrays that the graph takes for them."""
@@ -59,17 +60,27 @@ class Encoder:
             raise UsageError(f"the compressor at {self.path} gives no {output}: fit it with them")
         kind = np.uint8 if output == "codes" else np.float32
         found: NDArray[np.generic] = np.empty((count, width), kind)
-        for rows, arrays in feeds:
+        file, threads = GRAPHS[self.kind], self.compressor.num_threads
+        session = self._session
+        first = list(islice(feeds, 2))
+        several = len(first) > 1 and threads > 1
+        if several:
+            # One batch is shared out among the threads, several are worked on side by side.
+            session = self.compressor.session(file, num_threads=1, varied_shapes=True)
+
+        def run(feed: Feed) -> tuple[list[int], NDArray[np.generic]]:
             try:
-                part = self._session.run([output], dict(arrays))[0]
+                part: NDArray[np.generic] = session.run([output], dict(feed[1]))[0]
             except Exception as error:  # onnxruntime's exceptions share no public base
                 raise FormatError(
-                    f"{self.path / GRAPHS[self.kind]} cannot be run: {first_line(error)}"
+                    f"{self.path / file} cannot be run: {first_line(error)}"
                 ) from None
+            return feed[0], part
+
+        batches = chain(first, feeds)
+        for rows, part in side_by_side(run, batches, threads) if several else map(run, batches):
             if part.shape != (len(rows), width) or part.dtype != kind:
-                raise FormatError(
-                    f"{self.path / GRAPHS[self.kind]}: {output} has the shape {part.shape}"
-                )
+                raise FormatError(f"{self.path / file}: {output} has the shape {part.shape}")
             found[rows] = part
         return found
 

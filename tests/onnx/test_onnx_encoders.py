@@ -90,6 +90,15 @@ def test_texts_are_encoded_as_by_torch(deployed: Path, bert: Path, num_threads: 
     assert encoder.encode(TEXTS).dtype == np.uint8
 
 
+def test_batches_side_by_side_come_back_in_order(deployed: Path) -> None:
+    texts = [f"{word} {number}" for number in range(40) for word in ("a cat", "trains are late")]
+    alone, beside = _opened(deployed), TextEncoder(deployed, num_threads=3)
+    for budget in (20, 100, 10**6):
+        found = beside.embed(texts, batch_tokens=budget)
+        np.testing.assert_allclose(found, alone.embed(texts), atol=1e-5)
+    assert np.array_equal(beside.encode(texts, batch_tokens=50), alone.encode(texts))
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.text(max_size=30), max_size=8), st.integers(1, 200))
 def test_neighbours_order_and_batches_change_nothing(
