@@ -40,6 +40,15 @@ lint: $(VENV)/installed ## Style and types
 bench: $(VENV)/installed ## Measure again what the README claims
 	@$(BIN)/python benchmarks/equal_bytes.py
 	@$(BIN)/python benchmarks/speed.py
+	@$(BIN)/python benchmarks/serving.py
+	@$(BIN)/python benchmarks/load.py
+	@$(BIN)/python benchmarks/rerank.py
+	@$(BIN)/python benchmarks/scale.py
+	@$(BIN)/python benchmarks/clusters.py
+	@$(BIN)/python benchmarks/outliers.py
+	@$(BIN)/python benchmarks/denoising.py
+	@$(BIN)/python benchmarks/drift.py
+	@$(BIN)/python benchmarks/map.py
 	@$(BIN)/python benchmarks/tables.py
 
 clean: ## Remove .venv and what the demo made

@@ -11,7 +11,7 @@ ResNet-50 has random weights, which do not change its speed.
 
 Writes ``benchmarks/results/serving.json`` and prints the README's table.
 
-Run: python benchmarks/serving.py [--texts 600] [--rounds 5]
+Run: python benchmarks/serving.py [--texts 300] [--rounds 5]
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def mixed_texts(count: int) -> list[str]:
 def deploy(work: Path) -> None:
     """A compressor of 64 floats and 32 bytes, exported with MiniLM: float32, int8."""
     # How well it is trained does not change its speed.
-    compressor = embedpress.Compressor(64, 32, metric=METRIC, epochs=4, max_samples=20_000)
+    compressor = embedpress.Compressor(64, 32, metric=METRIC, time_budget=30)
     save(compressor.fit(load_split().base[:20_000]), work / "model")
     for name in (OURS, INT8):
         export(work / "model", work / name, with_extractor=minilm_folder(), int8=name == INT8)
@@ -389,7 +389,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def main(
-    texts: Annotated[int, typer.Option(help="How many.")] = 600,
+    texts: Annotated[int, typer.Option(help="How many.")] = 300,
     rounds: Annotated[int, typer.Option(help="Turns of each.")] = 5,
 ) -> None:
     """Measure and write results/serving.json."""
