@@ -41,7 +41,6 @@ from embedpress.extract import torchvision_trap
 torchvision_trap.prepare()
 
 import torch  # noqa: E402
-from demo import minilm_folder  # noqa: E402
 
 import embedpress  # noqa: E402
 from embedpress.autoencoder.pretrained import save  # noqa: E402
@@ -95,6 +94,13 @@ print(peak_bytes())
 """
 
 
+def minilm() -> Path:
+    """Folder of the real MiniLM weights."""
+    from demo import minilm_folder
+
+    return minilm_folder()
+
+
 def mixed_texts(count: int) -> list[str]:
     """Real texts of mixed length, in mixed order."""
     rng = np.random.default_rng(0)
@@ -120,7 +126,7 @@ def deploy(work: Path) -> None:
     compressor = embedpress.Compressor(64, 32, metric=METRIC, time_budget=30)
     save(compressor.fit(load_split().base[:20_000]), work / "model")
     for name in (OURS, INT8):
-        export(work / "model", work / name, with_extractor=minilm_folder(), int8=name == INT8)
+        export(work / "model", work / name, with_extractor=minilm(), int8=name == INT8)
 
 
 def plain_onnx(folder: Path, st: Any) -> Path:
@@ -307,7 +313,7 @@ def measure(work: Path, n_texts: int, rounds: int) -> dict[str, Any]:
     torch.set_num_threads(threads)
     texts = mixed_texts(n_texts)
     deploy(work)
-    st = SentenceTransformer(str(minilm_folder()), device="cpu")
+    st = SentenceTransformer(str(minilm()), device="cpu")
     fast = fastembed_model(plain_onnx(work / "plain", st), threads)
     encoders = {name: TextEncoder(work / name, num_threads=threads) for name in (OURS, INT8)}
     calls: dict[str, Callable[[list[str]], Any]] = {
@@ -343,7 +349,7 @@ def measure(work: Path, n_texts: int, rounds: int) -> dict[str, Any]:
         "peak_bytes": {
             OURS: child(PEAK_OURS, work / OURS, listed),
             INT8: child(PEAK_OURS, work / INT8, listed),
-            LIBRARY: child(PEAK_LIBRARY, minilm_folder(), listed),
+            LIBRARY: child(PEAK_LIBRARY, minilm(), listed),
         },
         "graph_bytes": {n: (work / n / "text_encoder.onnx").stat().st_size for n in (OURS, INT8)},
         "resnet50": resnet(work, threads, min(rounds, 3)),
