@@ -3,10 +3,10 @@
 Glosses of WordNet; the base is stored as 64 floats a vector by every method, and the true
 neighbours are those of the clean queries among the embeddings. Queries get Gaussian noise (in
 norms of the vector), lose a share of their entries, or are rounded to so many bits a number.
-Trained on a part of the base's glosses, so that it takes minutes. Writes
+Trained briefly, so that it takes minutes. Writes
 ``benchmarks/results/denoising.json``.
 
-Run: python benchmarks/denoising.py [--seeds 3] [--n-base 20000] [--epochs 20]
+Run: python benchmarks/denoising.py [--seeds 3] [--n-base 10000] [--epochs 12]
 """
 
 from __future__ import annotations
@@ -115,8 +115,8 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
 
 def main(
     seeds: Annotated[int, typer.Option(help="Trainings and draws of noise.", min=1)] = 3,
-    n_base: Annotated[int, typer.Option(help="Glosses stored and trained on.")] = 20_000,
-    epochs: Annotated[int, typer.Option(help="Of each training.")] = 20,
+    n_base: Annotated[int, typer.Option(help="Glosses stored and trained on.")] = 10_000,
+    epochs: Annotated[int, typer.Option(help="Of each training.")] = 12,
 ) -> None:
     """Measure recall from corrupted queries."""
     with faiss_threads(None):

@@ -62,9 +62,9 @@ class Compressor(TrainedTowers):
         Denoising: training queries get Gaussian noise of up to `noise` times their norm and
         lose up to a share `mask` of their entries, at strengths drawn anew for each; documents
         and targets stay clean. Held-out recall that decides is then measured with corrupted
-        queries (``noisy_recall`` in the history). It helps where queries are corrupted more than
-        a little, see ``benchmarks/denoising.py`` (after Vincent et al., "Extracting and
-        Composing Robust Features with Denoising Autoencoders", 2008).
+        queries (``noisy_recall`` in the history). It helps only where little of a query is left
+        and costs clean recall, see ``benchmarks/denoising.py`` (after Vincent et al.,
+        "Extracting and Composing Robust Features with Denoising Autoencoders", 2008).
     mixup : float, default 0.2
         Standard deviation of the step that a training vector takes towards (or away from)
         a vector of its neighbourhood, before the teacher scores it: augmentation against
