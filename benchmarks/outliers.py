@@ -4,7 +4,8 @@ Every detector learns known vectors alone and judges others, a tenth of which ar
 ``strangers.py``). Each one's settings are those that are best on average over the mixtures of one
 draw, by ROC-AUC plus average precision; what is reported are other draws. Ours has no setting but
 the length of its training, which is short; how it weighs its distances was settled on draws 100 and
-101, after a trial on draw 0, which is among the reported ones. Writes ``benchmarks/results/outliers.json``.
+101, after a trial on draw 0, which is among the reported ones. Writes
+``benchmarks/results/outliers.json``.
 
 Run: python benchmarks/outliers.py [--banking FOLDER] [--medquad FOLDER] [--clothing FOLDER]
 """
