@@ -46,3 +46,8 @@ class TargetWarning(UserWarning):
 
 class PrecisionWarning(UserWarning):
     """A precision that is of no use on this machine."""
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's exception says, in one line; its class where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

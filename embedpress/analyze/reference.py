@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from embedpress.analyze.outliers import reconstruction_error
-from embedpress.errors import FormatError, InputError, MismatchError
+from embedpress.errors import FormatError, InputError, MismatchError, first_line
 from embedpress.evaluate.exact import Floats, Ids, true_neighbors
 from embedpress.evaluate.forms import in_blocks, search_codes, search_latents
 from embedpress.evaluate.metrics import recall_at_k
@@ -180,7 +180,7 @@ def load_reference(compressor: OnnxCompressor) -> Reference:
             raise FormatError(f"it is no reference of version {VERSION}")
         reference = _checked(notes, tensors, compressor.dim)
     except Exception as error:  # safetensors raises its own and OSError alike
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        first = first_line(error)
         raise FormatError(f"{path} cannot be read: {first}") from None
     if notes.get("fingerprint") != compressor.fingerprint:
         raise MismatchError(f"{path} belongs to another compressor: fit again, or --reference EMB")

@@ -20,7 +20,7 @@ from embedpress.autoencoder.network import InputScale, ResidualMap, Tower
 from embedpress.autoencoder.options import AUTO, check_code_size, check_options
 from embedpress.autoencoder.quantizer import CODEBOOK_SIZE, AdditiveQuantizer
 from embedpress.autoencoder.record import Record
-from embedpress.errors import FormatError, UsageError
+from embedpress.errors import FormatError, UsageError, first_line
 from embedpress.onnx.compressor import FORMAT_VERSION, fingerprint, read_config
 from embedpress.onnx.export import write_graphs
 from embedpress.vectors.files import remove, storage_errors, write_atomic
@@ -113,7 +113,7 @@ def load_compressor(folder: str | Path) -> Compressor:
         compressor.code_tower_ = _tower(tensors, "codes", compressor)
         _check_fit(compressor, config)
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        first = first_line(error)
         raise FormatError(f"{path} does not hold the compressor it describes: {first}") from None
     compressor.history_, compressor.sizes_ = _measured(path / "metrics.json", compressor)
     return compressor

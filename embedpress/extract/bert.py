@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from embedpress.errors import FormatError, MissingDependencyError, UsageError
+from embedpress.errors import FormatError, MissingDependencyError, UsageError, first_line
 from embedpress.extract import torchvision_trap
 from embedpress.extract.recipe import Recipe
 from embedpress.vectors.files import sha256_of
@@ -53,7 +53,7 @@ def load_bert(recipe: Recipe) -> tuple[Any, Any]:
                 folder, local_files_only=True, trust_remote_code=False, output_loading_info=True
             )
     except Exception as error:  # transformers raises anything for a folder that is no model
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        line = first_line(error)
         raise FormatError(f"{folder}: not a model that transformers can load ({line})") from error
     # The pooler is not used; any other weight left out would be random numbers in the result.
     missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))

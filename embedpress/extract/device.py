@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from embedpress.errors import MissingDependencyError, UsageError
+from embedpress.errors import MissingDependencyError, UsageError, first_line
 from embedpress.extract import torchvision_trap
 from embedpress.threads import check_threads
 
@@ -44,7 +44,7 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise UsageError(f"device {name!r} cannot be used here ({reason}); try 'cpu'") from error
     return device
 

@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from embedpress.errors import MissingDependencyError, UsageError
+from embedpress.errors import MissingDependencyError, UsageError, first_line
 from embedpress.extract import torchvision_trap
 
 _FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
@@ -72,12 +72,8 @@ def _download(name: str, revision: str | None) -> str:
     except errors.RevisionNotFoundError as error:
         raise UsageError(f"{name!r} has no revision {revision!r}") from error
     except Exception as error:  # the client lets its HTTP library's own errors through
-        why = "HF_HUB_OFFLINE is set" if offline else _first_line(error)
+        why = "HF_HUB_OFFLINE is set" if offline else first_line(error)
         raise UsageError(
             f"{name!r} is not a folder, not in the hub's cache and cannot be downloaded ({why}); "
             "give the folder of a model"
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

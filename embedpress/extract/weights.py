@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from embedpress.errors import FormatError, UsageError
+from embedpress.errors import FormatError, UsageError, first_line
 from embedpress.extract import torchvision_trap
 from embedpress.extract.transform import ImageTransform
 from embedpress.vectors.files import sha256_of
@@ -143,7 +143,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and safetensors readers each raise their own
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        line = first_line(error)
         raise FormatError(f"{path.name}: not a weights file that can be read ({line})") from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
-from embedpress.errors import FormatError, MismatchError, StorageError, UsageError
+from embedpress.errors import FormatError, MismatchError, StorageError, UsageError, first_line
 from embedpress.index.faiss_file import check_frame
 from embedpress.index.filter import filter_rows
 from embedpress.index.hits import Hits, RangeHits, best_first, padded
@@ -403,7 +403,7 @@ def _read_faiss(path: Path, manifest: IndexManifest, mapped: bool) -> Any:
     try:
         index: Any = faiss.read_index(str(path), flags)
     except Exception as error:  # FAISS raises RuntimeError, and MemoryError on absurd sizes
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        first = first_line(error)
         raise FormatError(f"{path} is not an index FAISS can read: {first}") from None
     if not isinstance(index, faiss.IndexPQ | faiss.IndexIVF | faiss.IndexFlat):
         raise FormatError(f"{path} is a {type(index).__name__}, which embedpress does not build")

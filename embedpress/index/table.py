@@ -8,7 +8,7 @@ from types import TracebackType
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from embedpress.errors import FormatError, InputError, MismatchError
+from embedpress.errors import FormatError, InputError, MismatchError, first_line
 from embedpress.vectors import Batch
 
 ROW_GROUP = 16_384
@@ -83,7 +83,7 @@ def read_table(path: Path, rows: int) -> pa.Table:
     try:
         table = pq.read_table(path)
     except Exception as error:  # what a parser raises is no closed list
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        first = first_line(error)
         raise FormatError(f"{path} cannot be read: {first}") from None
     if table.num_rows != rows or table.column_names[:1] != ["id"]:
         raise InputError(f"{path} has {table.num_rows} ids for {rows} vectors: build it again")

@@ -16,8 +16,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from embedpress.errors import FormatError, MismatchError
-from embedpress.onnx.session import first_line
+from embedpress.errors import FormatError, MismatchError, first_line
 from embedpress.vectors import sha256_of
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import onnxruntime
 
-from embedpress.errors import FormatError
+from embedpress.errors import FormatError, first_line
 from embedpress.vectors import sha256_of
 
 
@@ -98,8 +98,3 @@ def side_by_side(
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-
-
-def first_line(error: BaseException) -> str:
-    """What an exception says, in one line."""
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from embedpress.errors import FormatError, InputError, UsageError
+from embedpress.errors import FormatError, InputError, UsageError, first_line
 from embedpress.extract.batches import padded, text_blocks, token_batches
 from embedpress.onnx.canary import check_texts
 from embedpress.onnx.compressor import Floats
 from embedpress.onnx.encoder import Encoder, Feed, as_floats
 from embedpress.onnx.extractor import TOKENIZER
-from embedpress.onnx.session import first_line
 from embedpress.vectors import sha256_of
 
 BATCH_TOKENS = 256

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from embedpress.errors import FormatError, MismatchError
+from embedpress.errors import FormatError, MismatchError, first_line
 from embedpress.index.search import SearchIndex
 
 MAP = "map.parquet"
@@ -95,7 +95,7 @@ def _read(path: Path) -> pa.Table:
     except FormatError:
         raise
     except Exception as error:  # what a parser raises is no closed list
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        first = first_line(error)
         raise FormatError(f"{path} cannot be read: {first}") from None
     if not table.num_rows:
         raise FormatError(f"{path} has no points")
