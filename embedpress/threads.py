@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from embedpress.errors import UsageError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
@@ -68,3 +74,25 @@ def faiss_threads(num_threads: int | None) -> Iterator[None]:
         yield
     finally:
         faiss.omp_set_num_threads(before)
+
+
+def side_by_side(
+    work: Callable[[Item], Result], items: Iterable[Item], num_threads: int
+) -> Iterator[Result]:
+    """Results in the order of the items, `num_threads` of them in work at a time.
+
+    Batches side by side, each in one thread, keep processors busier than all of them at one
+    batch, where every one of a hundred small steps waits for the slowest. What is under way when
+    the iterator is left ends first; what only waits is not begun.
+    """
+    waiting: deque[Future[Result]] = deque()
+    pool = ThreadPoolExecutor(num_threads, "work")
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > num_threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
 from typing import Any
 
 from embedpress.engine.ahead import read_ahead, write_behind
 from embedpress.engine.job import Job, Piece
+from embedpress.threads import side_by_side
 
 # Blocks that wait to be worked on, and pieces that wait to be written.
 READ_AHEAD, WRITE_BEHIND = 2, 4
@@ -58,24 +57,12 @@ def _blocks(job: Job, done: frozenset[int]) -> Iterator[_Item]:
 
 def _worked(job: Job, blocks: Iterator[_Item]) -> Iterator[_Item]:
     """Yield the pieces of the blocks, in order."""
+
+    def work(item: _Item) -> _Item:
+        index, block = item
+        return index, _END if block is _END else job.work(block)
+
     if job.workers == 1:
-        for index, block in blocks:
-            yield index, _END if block is _END else job.work(block)
-        return
-    under_way: deque[tuple[int, Future[Piece] | None]] = deque()
-    pool = ThreadPoolExecutor(job.workers, "work")
-    try:
-        for index, block in blocks:
-            future = None if block is _END else pool.submit(job.work, block)
-            under_way.append((index, future))
-            while len(under_way) > job.workers:
-                yield _result(under_way.popleft())
-        while under_way:
-            yield _result(under_way.popleft())
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _result(item: tuple[int, Future[Piece] | None]) -> _Item:
-    index, future = item
-    return index, _END if future is None else future.result()
+        yield from map(work, blocks)
+    else:
+        yield from side_by_side(work, blocks, job.workers)

@@ -12,8 +12,8 @@ import onnxruntime
 from numpy.typing import ArrayLike, NDArray
 
 from embedpress.errors import FormatError, InputError, first_line
-from embedpress.onnx.session import open_session, side_by_side
-from embedpress.threads import check_threads
+from embedpress.onnx.session import open_session
+from embedpress.threads import check_threads, side_by_side
 from embedpress.vectors import check_codes, check_vectors
 from embedpress.vectors.document import read_document
 

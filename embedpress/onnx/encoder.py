@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from embedpress.errors import FormatError, UsageError, first_line
 from embedpress.onnx.compressor import Floats, OnnxCompressor
 from embedpress.onnx.extractor import GRAPHS, ExtractorConfig, read_extractor
-from embedpress.onnx.session import side_by_side
+from embedpress.threads import side_by_side
 
 Feed = tuple[list[int], Mapping[str, NDArray[np.generic]]]
 """Rows of one batch, and the arrays that the graph takes for them."""

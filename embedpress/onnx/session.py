@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
 
 import onnxruntime
 
@@ -76,25 +73,3 @@ def open_session(
                 f"{found.get(name)!r:.80}, config.json says {said!r}): export again"
             )
     return session
-
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-
-def side_by_side(
-    work: Callable[[Item], Result], items: Iterable[Item], num_threads: int
-) -> Iterator[Result]:
-    """Results in the order of the items, `num_threads` of them in work at a time.
-
-    Batches side by side, each in one thread, keep processors busier than all of them at one
-    batch, where every one of a hundred small steps waits for the slowest.
-    """
-    with ThreadPoolExecutor(num_threads) as pool:
-        waiting: deque[Future[Result]] = deque()
-        for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) > num_threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
