@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from embedpress.analyze.outliers import reconstruction_error
 from embedpress.errors import FormatError, InputError, MismatchError, first_line
-from embedpress.evaluate.exact import Floats, Ids, true_neighbors
+from embedpress.evaluate.exact import Floats, true_neighbors, without_own
 from embedpress.evaluate.forms import in_blocks, search_codes, search_latents
 from embedpress.evaluate.metrics import recall_at_k
 from embedpress.onnx.runtime import OnnxCompressor
@@ -115,19 +115,11 @@ def mean_and_deviation(compressor: OnnxCompressor, x: Floats) -> tuple[float, fl
     """Leave-one-out recall@10 among rows, by codes, or by latents without codes."""
     search: Any = search_codes if compressor.code_size else search_latents
     stored = in_blocks(compressor.encode if compressor.code_size else compressor.transform, x)
-    truth = _others(true_neighbors(x, x, K + 1, metric=compressor.metric))
-    found = _others(search(compressor, stored, x, K + 1))
+    own = np.arange(len(x))
+    truth = without_own(true_neighbors(x, x, K + 1, metric=compressor.metric), own)
+    found = without_own(search(compressor, stored, x, K + 1), own)
     recall = recall_at_k(found, truth)
     return float(recall.mean()), float(recall.std(ddof=1))
-
-
-def _others(found: Ids) -> Ids:
-    """The first hits that are not the row itself."""
-    own = found == np.arange(len(found))[:, None]
-    # Where rows are repeated one may be missing from its own hits: the last one goes then.
-    own[~own.any(axis=1), -1] = True
-    others: Ids = found[~own].reshape(len(found), -1)
-    return others
 
 
 def save_reference(folder: str | Path, reference: Reference, fingerprint: str) -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from embedpress.autoencoder.record import kept_record, runs
 from embedpress.autoencoder.sizing import DEFAULT_TARGET
+from embedpress.evaluate.exact import without_own
 
 if TYPE_CHECKING:
     from embedpress.autoencoder.estimator import Compressor
@@ -114,13 +115,8 @@ def leave_one_out_recall(
         return 1.0
     rows = np.sort(np.random.default_rng(seed).permutation(n)[:max_queries])
     kind = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
-    truth = _without_self(faiss.knn(unit[rows], unit, k + 1, metric=kind)[1], rows, k)
-    found = _without_self(faiss.knn(queries[rows], stored, k + 1, metric=kind)[1], rows, k)
+    truth = without_own(faiss.knn(unit[rows], unit, k + 1, metric=kind)[1], rows)
+    found = without_own(faiss.knn(queries[rows], stored, k + 1, metric=kind)[1], rows)
     return float(
         np.mean([len(np.intersect1d(f, t)) / k for f, t in zip(found, truth, strict=True)])
     )
-
-
-def _without_self(found: NDArray[np.int64], rows: NDArray[np.int64], k: int) -> NDArray[np.int64]:
-    kept = [line[line != row][:k] for line, row in zip(found, rows, strict=True)]
-    return np.stack(kept)

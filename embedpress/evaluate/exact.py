@@ -24,6 +24,17 @@ def unit_rows(x: Floats) -> Floats:
     return np.asarray(x / np.where(norm > 0, norm, 1), np.float32)
 
 
+def without_own(found: Ids, own: Ids) -> Ids:
+    """Hits (n, k + 1) but for each row's own, or else the last one: (n, k).
+
+    Where rows are repeated, a row may be missing from its own hits.
+    """
+    kept = found != own[:, None]
+    kept[kept.all(axis=1), -1] = False
+    others: Ids = found[kept].reshape(len(found), -1)
+    return others
+
+
 def nearest_in_blocks(
     queries: Floats,
     blocks: Iterable[Floats],

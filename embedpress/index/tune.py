@@ -9,6 +9,8 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from embedpress.evaluate.exact import without_own
+
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
@@ -59,7 +61,7 @@ def exhaustive_hits(
         flat.reset()
         low += len(block)
     heap.finalize()
-    return _without(heap.I, own)
+    return without_own(heap.I, own)
 
 
 def tune_nprobe(
@@ -87,7 +89,7 @@ def tune_nprobe(
     def found(nprobe: int) -> float:
         options: Any = faiss.SearchParametersIVF
         rows = index.search(queries, truth.shape[1] + 1, params=options(nprobe=nprobe))[1]
-        hits = _without(rows, own)
+        hits = without_own(rows, own)
         shared = sum(
             len(set(a[a >= 0].tolist()) & set(b.tolist())) for a, b in zip(truth, hits, strict=True)
         )
@@ -106,11 +108,3 @@ def tune_nprobe(
         else:
             low = middle
     return high, reached
-
-
-def _without(rows: Ints, own: Ints) -> Ints:
-    """Rows (n, k + 1) but for each query's own, or else the last: (n, k)."""
-    keep = rows != own[:, None]
-    keep[keep.all(axis=1), -1] = False
-    kept: Ints = rows[keep].reshape(len(rows), -1)
-    return kept
