@@ -15,7 +15,7 @@ from embedpress.errors import TargetWarning, UsageError
 
 if TYPE_CHECKING:
     from embedpress.index.change import Changed
-    from embedpress.onnx.runtime import OnnxCompressor
+    from embedpress.onnx.compressor import OnnxCompressor
 
 app = typer.Typer(
     help="Compress BERT and ResNet embeddings 10 to 50 times and keep the search results.",
@@ -646,7 +646,7 @@ def search_command(
     """
     from embedpress.index.ask import embed_question, has_encoder
     from embedpress.index.search import open_index
-    from embedpress.onnx.runtime import load
+    from embedpress.onnx.compressor import load
     from embedpress.push.verb import is_milvus
 
     def questions_for(compressor: OnnxCompressor, made_by: dict[str, Any]) -> Any:

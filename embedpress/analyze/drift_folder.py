@@ -21,6 +21,7 @@ from embedpress.analyze.drift import (
 )
 from embedpress.analyze.reference import (
     FEWEST_ROWS,
+    FILE,
     MOST_ROWS,
     Reference,
     errors_of,
@@ -33,9 +34,10 @@ from embedpress.analyze.reference import (
 from embedpress.errors import InputError
 from embedpress.evaluate.exact import Floats
 from embedpress.onnx.compress import check_kind, metric_for
-from embedpress.onnx.runtime import OnnxCompressor
+from embedpress.onnx.compressor import OnnxCompressor
 from embedpress.threads import faiss_threads
 from embedpress.vectors import Manifest, Vectors, open_vectors
+from embedpress.vectors.files import remove
 from embedpress.vectors.holdout import held_out
 
 ENOUGH_HELD_OUT = 100
@@ -146,7 +148,7 @@ def write_reference(
     bool
         False where these are too few to say anything.
     """
-    (Path(model) / "reference.safetensors").unlink(missing_ok=True)
+    remove(Path(model) / FILE)
     if len(x) < FEWEST_ROWS:
         return False
     compressor = OnnxCompressor(model)

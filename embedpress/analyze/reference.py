@@ -16,7 +16,7 @@ from embedpress.errors import FormatError, InputError, MismatchError, first_line
 from embedpress.evaluate.exact import Floats, true_neighbors, without_own
 from embedpress.evaluate.forms import in_blocks, search_codes, search_latents
 from embedpress.evaluate.metrics import recall_at_k
-from embedpress.onnx.runtime import OnnxCompressor
+from embedpress.onnx.compressor import OnnxCompressor
 from embedpress.vectors import Manifest, check_vectors, write_atomic
 
 FILE = "reference.safetensors"

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedpress.errors import MismatchError, UsageError
+from embedpress.onnx.extractor import FILE
 from embedpress.vectors import open_vectors
 
 
@@ -78,7 +79,7 @@ def embed_question(
 
 def has_encoder(folder: str | Path) -> bool:
     """Whether a compressor was exported with its extractor, which then asks without torch."""
-    return (Path(folder) / "extractor.json").is_file()
+    return (Path(folder) / FILE).is_file()
 
 
 def _embed_text(

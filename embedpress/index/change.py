@@ -212,8 +212,9 @@ def compact_index(index: str | Path, *, memory_budget: str | int = "2G") -> Chan
     """
     folder = Path(index)
     budget = parse_size(memory_budget)
-    if not read_index_manifest(folder).deleted:
-        return Changed(read_index_manifest(folder))
+    manifest = read_index_manifest(folder)
+    if not manifest.deleted:
+        return Changed(manifest)
     with changing(folder) as change, storage_errors(folder):
         old = _stored(change)
         keep = ~old.deleted

@@ -202,4 +202,4 @@ def _is_temporary(name: str) -> bool:
     """Whether a killed writer left it: .NAME.XXXXXXXX.tmp"""
     middle = name[1:].rsplit(".", 2)[0]
     ours = FILE_NAME.fullmatch(middle) or middle == MANIFEST
-    return name.startswith(".") and name.endswith(".tmp") and ours is not None and bool(ours)
+    return name.startswith(".") and name.endswith(".tmp") and bool(ours)

@@ -21,7 +21,7 @@ from embedpress.onnx.extractor import GRAPHS
 from embedpress.onnx.int8 import Int8Dense, Range, Recorder, instructions_missing
 from embedpress.onnx.sample import sample_texts
 from embedpress.onnx.text import BATCH_TOKENS
-from embedpress.onnx.text_bundle import text_bundle, text_graph
+from embedpress.onnx.text_bundle import text_bundle, text_graph, tokens_of
 
 if TYPE_CHECKING:
     from embedpress.autoencoder.estimator import Compressor
@@ -116,9 +116,7 @@ def _ranges(
 
 
 def _feeds(extractor: TextExtractor, texts: Sequence[str]) -> Iterator[tuple[list[int], Feed]]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that some are cut does not matter here
-        tokens = extractor.tokenize(texts)
+    tokens = tokens_of(extractor, texts)
     for rows in token_batches([len(ids) for ids in tokens], BATCH_TOKENS):
         ids, mask = padded([tokens[row] for row in rows], extractor.padding)
         yield rows, {"input_ids": ids, "attention_mask": mask}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,7 +59,7 @@ def text_bundle(
     texts = sample_texts()[:N_CANARIES]
     expected = expected_of(compressor, extractor.encode(texts))
     return Bundle(
-        config=text_config(extractor, "float32"),
+        config=text_config(extractor),
         files={
             GRAPHS["text"]: content,
             TOKENIZER: tokenizer,
@@ -81,7 +82,7 @@ def text_graph(
     return closed(graph, compressor, ports, stamps)
 
 
-def text_config(extractor: TextExtractor, precision: str) -> ExtractorConfig:
+def text_config(extractor: TextExtractor) -> ExtractorConfig:
     """What extractor.json says of a text extractor."""
     return ExtractorConfig(
         kind="text",
@@ -89,7 +90,6 @@ def text_config(extractor: TextExtractor, precision: str) -> ExtractorConfig:
         model=Path(extractor.model_id).name if extractor.revision is None else extractor.model_id,
         revision=extractor.revision,
         fingerprint=extractor.fingerprint,
-        precision=precision,
         pooling=extractor.pooling,
         normalize=extractor.normalized,
         max_length=extractor.max_length,
@@ -125,21 +125,23 @@ def tokenizer_of(extractor: TextExtractor) -> bytes:
     hard = ["", " ", "\t\n", "É日本語 😀 naïve", "a" * 300, "[MASK] <s> </s>", words, words[:999]]
     texts = [*hard, *sample_texts()[:300]]
     found = [one.ids for one in alone.encode_batch([extractor.recipe.prepared(t) for t in texts])]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that some are cut is meant
-        expected = extractor.tokenize(texts)
-    for ours, theirs, given in zip(found, expected, texts, strict=True):
+    for ours, theirs, given in zip(found, tokens_of(extractor, texts), texts, strict=True):
         if ours != theirs:
             raise ExportError(f"tokenizer.json alone gives other tokens for {given!r:.60}")
     return text.encode()
 
 
+def tokens_of(extractor: TextExtractor, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids, with no warning of those that are cut: here that is meant."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return extractor.tokenize(texts)
+
+
 def parity_feeds(extractor: TextExtractor) -> list[Feed]:
     """Real tokens in batches of 1, 7 and 256 texts, of 1 token to as many as are kept."""
     longest = min(extractor.max_length, 512)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that some are cut is meant
-        stream = [ids for tokens in extractor.tokenize(sample_texts()) for ids in tokens[1:-1]]
+    stream = [ids for tokens in tokens_of(extractor, sample_texts()) for ids in tokens[1:-1]]
     rng = np.random.default_rng(0)
     batches = [[1], [2], [longest // 3], [longest]]
     batches += [[1, 2, 5, 17, longest // 4, longest // 2, longest]]

@@ -15,7 +15,7 @@ from embedpress.errors import MismatchError, UsageError
 from embedpress.index.manifest import IndexManifest, read_index_manifest
 from embedpress.index.scan import Scan
 from embedpress.index.stored import StoredIndex
-from embedpress.onnx.runtime import OnnxCompressor
+from embedpress.onnx.compressor import OnnxCompressor
 
 Floats = NDArray[np.float32]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from embedpress.errors import UsageError
-from embedpress.onnx.runtime import OnnxCompressor
+from embedpress.onnx.compressor import OnnxCompressor
 from embedpress.push.files import push_csv, push_parquet, table_sql
 from embedpress.push.milvus import MilvusTarget
 from embedpress.push.rows import IndexRows

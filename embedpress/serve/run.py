@@ -133,7 +133,7 @@ def _run_workers(
 def _check_pair(settings: Settings) -> None:
     """Tell at once, in one line, what the workers would only log."""
     from embedpress.index.manifest import read_index_manifest
-    from embedpress.onnx.runtime import read_config
+    from embedpress.onnx.compressor import read_config
 
     manifest = read_index_manifest(Path(settings.index))
     config = read_config(settings.model)
