@@ -15,9 +15,9 @@ from onnx import TensorProto
 
 from embedpress.errors import ExportError, MismatchError, UsageError
 from embedpress.onnx.builder import GraphBuilder, Port
-from embedpress.onnx.canary import Arrays
 from embedpress.onnx.extractor import ExtractorConfig
 from embedpress.onnx.graph import add_towers
+from embedpress.onnx.parity import Arrays, difference_beyond
 from embedpress.vectors.files import write_atomic
 
 if TYPE_CHECKING:
@@ -103,16 +103,6 @@ def session_run(content: bytes, num_threads: int | None) -> Run:
     return lambda feed: dict(zip(names, session.run(names, feed), strict=True))
 
 
-def expected_of(compressor: Compressor, embeddings: Floats) -> Arrays:
-    """What torch makes of embeddings, under the names of the graph's outputs."""
-    found: Arrays = {"embeddings": embeddings}
-    if compressor.latent_tower_ is not None:
-        found["latents"] = np.asarray(compressor.transform(embeddings))
-    if compressor.code_tower_ is not None:
-        found["codes"] = compressor.encode(embeddings)
-    return found
-
-
 def compare(got: Arrays, expected: Arrays, batch: str) -> None:
     """Compare a graph's outputs with torch's.
 
@@ -132,6 +122,6 @@ def compare(got: Arrays, expected: Arrays, batch: str) -> None:
                     f"codes of {batch} differ from torch's in {differing:.1%} of bytes"
                 )
             continue
-        difference = float(np.abs(found - wanted).max())
-        if not difference <= TOLERANCE * float(np.abs(wanted).max()):
+        difference = difference_beyond(found, wanted, TOLERANCE)
+        if difference is not None:
             raise ExportError(f"{name} of {batch} differ from torch's by up to {difference:.2e}")

@@ -17,6 +17,7 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from embedpress.errors import FormatError, MismatchError, first_line
+from embedpress.onnx.parity import Arrays, difference_beyond
 from embedpress.vectors import sha256_of
 
 if TYPE_CHECKING:
@@ -31,8 +32,6 @@ also where int8 sums are rounded in another order."""
 CODE_TOLERANCE = 0.02
 """Share of bytes of codes that may differ: distances to two codewords equal within rounding."""
 LIMIT = 64 << 20
-
-Arrays = dict[str, NDArray[Any]]
 
 
 def pack(arrays: Arrays, texts: list[str] | None = None) -> bytes:
@@ -64,10 +63,7 @@ def check_texts(encoder: TextEncoder) -> int:
         texts = json.loads(metadata["texts"])
     except (KeyError, ValueError, RecursionError):
         raise FormatError(f"{encoder.path / INPUTS} holds no texts: export again") from None
-    _compare(encoder.path, "embeddings", encoder.embed(texts), stored["embeddings"])
-    if "codes" in stored:
-        _compare(encoder.path, "codes", encoder.encode(texts), stored["codes"])
-    return len(texts)
+    return _check_inputs(encoder, texts, stored)
 
 
 def check_images(encoder: ImageEncoder) -> int:
@@ -78,10 +74,14 @@ def check_images(encoder: ImageEncoder) -> int:
     if stored["images"].dtype != np.uint8 or stored["images"].ndim != 4:
         raise FormatError(f"{encoder.path / INPUTS} holds no images: export again")
     images = [Image.fromarray(image) for image in stored["images"]]
-    _compare(encoder.path, "embeddings", encoder.embed(images), stored["embeddings"])
+    return _check_inputs(encoder, images, stored)
+
+
+def _check_inputs(encoder: TextEncoder | ImageEncoder, inputs: list[Any], stored: Arrays) -> int:
+    _compare(encoder.path, "embeddings", encoder.embed(inputs), stored["embeddings"])
     if "codes" in stored:
-        _compare(encoder.path, "codes", encoder.encode(images), stored["codes"])
-    return len(images)
+        _compare(encoder.path, "codes", encoder.encode(inputs), stored["codes"])
+    return len(inputs)
 
 
 def _read(compressor: OnnxCompressor, name: str) -> tuple[Arrays, dict[str, str]]:
@@ -111,8 +111,8 @@ def _compare(folder: Path, what: str, got: NDArray[Any], stored: NDArray[Any]) -
                 "compare the versions of onnxruntime, and export on a machine like this one"
             )
         return
-    difference = float(np.abs(got - stored).max(initial=0))
-    if not difference <= TOLERANCE * float(np.abs(stored).max(initial=0)):
+    difference = difference_beyond(got, stored, TOLERANCE)
+    if difference is not None:
         raise MismatchError(
             f"{folder}: its canaries' {what} differ by {difference:.2e} on this machine: "
             "compare the versions of onnxruntime, and export on a machine like this one"

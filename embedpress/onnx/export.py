@@ -17,12 +17,13 @@ from embedpress.errors import ExportError, InputError, MismatchError, UsageError
 from embedpress.onnx import graph
 from embedpress.onnx.builder import OPSET
 from embedpress.onnx.bundle import Bundle
-from embedpress.onnx.canary import INPUTS, VECTORS, Arrays, pack
+from embedpress.onnx.canary import INPUTS, VECTORS, pack
 from embedpress.onnx.compressor import read_config
 from embedpress.onnx.extractor import FILE, TOKENIZER
 from embedpress.onnx.extractor import GRAPHS as EXTRACTOR_GRAPHS
 from embedpress.onnx.image_bundle import image_bundle
 from embedpress.onnx.int8_bundle import int8_bundle
+from embedpress.onnx.parity import difference_beyond, expected_of, vectors_like_those_of
 from embedpress.onnx.sample import sample_texts
 from embedpress.onnx.text_bundle import text_bundle
 from embedpress.vectors.files import remove, storage_errors, write_atomic
@@ -102,7 +103,7 @@ def write_graphs(compressor: Compressor, config: dict[str, Any], folder: Path) -
     for name, model in models.items():
         check_parity(compressor, name, model)
     contents = {name: model.SerializeToString(deterministic=True) for name, model in models.items()}
-    contents[VECTORS] = pack(_canaries(compressor))
+    contents[VECTORS] = pack(expected_of(compressor, vectors_like_those_of(compressor, N_CANARIES)))
     sums = {}
     for name, content in sorted(contents.items()):
         write_atomic(folder / name, content)
@@ -111,26 +112,6 @@ def write_graphs(compressor: Compressor, config: dict[str, Any], folder: Path) -
         if name not in models:
             remove(folder / name)
     return sums
-
-
-def _canaries(compressor: Compressor) -> Arrays:
-    """Vectors with what the network makes of them."""
-    x = _vectors_like_those_of(compressor, N_CANARIES)
-    found: Arrays = {"embeddings": x}
-    if compressor.latent_tower_ is not None:
-        found["latents"] = np.asarray(compressor.transform(x))
-    if compressor.code_tower_ is not None:
-        found["codes"] = compressor.encode(x)
-    return found
-
-
-def _vectors_like_those_of(compressor: Compressor, count: int, seed: int = 0) -> NDArray[Any]:
-    """Random vectors as long as those trained on, or they would all look alike to the networks."""
-    length = float(compressor.scale_.scale) / compressor.n_features_in_**0.5
-    shape = (count, compressor.n_features_in_)
-    x: NDArray[Any] = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
-    x *= np.float32(length)
-    return x
 
 
 def check_parity(compressor: Compressor, name: str, model: onnx.ModelProto) -> None:
@@ -148,7 +129,7 @@ def check_parity(compressor: Compressor, name: str, model: onnx.ModelProto) -> N
     )
     port = session.get_inputs()[0].name
     for batch in PARITY_BATCHES:
-        x = _vectors_like_those_of(compressor, batch, seed=batch)
+        x = vectors_like_those_of(compressor, batch, seed=batch)
         if port == "latents":
             x = np.asarray(compressor.transform(x))
         elif port == "codes":
@@ -183,8 +164,8 @@ def _compare(what: str, got: NDArray[Any], expected: NDArray[Any]) -> None:
         if differing > max(CODE_TOLERANCE, 1 / len(got) if len(got) > 1 else 0):
             raise ExportError(f"{what} differ from the network's in {differing:.1%} of vectors")
         return
-    difference = float(np.abs(got - expected).max())
-    if not difference <= TOLERANCE * float(np.abs(expected).max()):
+    difference = difference_beyond(got, expected, TOLERANCE)
+    if difference is not None:
         raise ExportError(f"{what} differ from the network's by up to {difference:.2e}")
 
 

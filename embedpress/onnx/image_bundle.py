@@ -10,9 +10,10 @@ from onnx import TensorProto
 from PIL import Image
 
 from embedpress.onnx.builder import GraphBuilder
-from embedpress.onnx.bundle import Bundle, check_dim, closed, compare, expected_of, session_run
+from embedpress.onnx.bundle import Bundle, check_dim, closed, compare, session_run
 from embedpress.onnx.canary import INPUTS, pack
 from embedpress.onnx.extractor import GRAPHS, ExtractorConfig
+from embedpress.onnx.parity import expected_of
 from embedpress.onnx.resnet import add_resnet
 
 if TYPE_CHECKING:

@@ -16,9 +16,10 @@ from embedpress.evaluate.exact import nearest_in_blocks, true_neighbors, unit_ro
 from embedpress.evaluate.metrics import recall_at_k
 from embedpress.extract.batches import padded, token_batches
 from embedpress.onnx.bundle import N_CANARIES, Bundle, Feed, Run, session_run
-from embedpress.onnx.canary import INPUTS, Arrays, pack
+from embedpress.onnx.canary import INPUTS, pack
 from embedpress.onnx.extractor import GRAPHS
 from embedpress.onnx.int8 import Int8Dense, Range, Recorder, instructions_missing
+from embedpress.onnx.parity import Arrays
 from embedpress.onnx.sample import sample_texts
 from embedpress.onnx.text import BATCH_TOKENS
 from embedpress.onnx.text_bundle import text_bundle, text_graph, tokens_of

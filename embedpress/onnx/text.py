@@ -106,9 +106,19 @@ class TextEncoder(Encoder):
         """Codes (n, code_size), uint8; see :meth:`embed`."""
         return self._encode("codes", texts, batch_tokens).astype(np.uint8, copy=False)
 
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, special ones among them, cut to `max_length`."""
+        check_texts_given(texts)
+        return self._tokens(texts)
+
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens that are read of each text, special ones counted."""
-        return [len(ids) for ids in self._tokens(texts)]
+        return [len(ids) for ids in self.tokenize(texts)]
+
+    def embed_tokens(self, tokens: Sequence[Sequence[int]]) -> Floats:
+        """Embeddings (n, dim), float32, of texts that :meth:`tokenize` was given."""
+        feeds = self._token_feeds(tokens, BATCH_TOKENS)
+        return as_floats(self._run("embeddings", len(tokens), feeds))
 
     def check_canaries(self) -> int:
         """Encode the texts stored with the folder and compare; see :mod:`embedpress.onnx.canary`.
@@ -133,14 +143,15 @@ class TextEncoder(Encoder):
 
     def _feeds(self, texts: Sequence[str], batch_tokens: int) -> Iterator[Feed]:
         for start, stop in text_blocks(texts):
-            tokens = self._tokens(texts[start:stop])
-            for rows in token_batches([len(ids) for ids in tokens], batch_tokens):
-                ids, mask = padded([tokens[row] for row in rows], self.config.padding)
-                feed = {"input_ids": ids, "attention_mask": mask}
+            for rows, feed in self._token_feeds(self._tokens(texts[start:stop]), batch_tokens):
                 yield [start + row for row in rows], feed
 
+    def _token_feeds(self, tokens: Sequence[Sequence[int]], batch_tokens: int) -> Iterator[Feed]:
+        for rows in token_batches([len(ids) for ids in tokens], batch_tokens):
+            ids, mask = padded([tokens[row] for row in rows], self.config.padding)
+            yield rows, {"input_ids": ids, "attention_mask": mask}
+
     def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        check_texts_given(texts)
         prompt, lower = self.config.prompt, self.config.lower_case
         whole = [prompt + (text.lower() if lower else text) for text in texts]
         try:

@@ -22,11 +22,11 @@ from embedpress.onnx.bundle import (
     check_dim,
     closed,
     compare,
-    expected_of,
     session_run,
 )
 from embedpress.onnx.canary import INPUTS, pack
 from embedpress.onnx.extractor import GRAPHS, TOKENIZER, ExtractorConfig
+from embedpress.onnx.parity import expected_of
 from embedpress.onnx.sample import sample_texts
 
 if TYPE_CHECKING:

@@ -145,12 +145,13 @@ class Service:
         if not isinstance(self.encoder, TextEncoder):
             raise RequestError(422, "this server embeds no texts", code="no_text_encoder")
         texts = [text for part in parts for text in part]
-        vectors, tokens = self.encoder.embed(texts), self.encoder.count_tokens(texts)
+        tokens = self.encoder.tokenize(texts)
+        vectors = self.encoder.embed_tokens(tokens)
         found: list[Embedded | Exception] = []
         low = 0
         for part in parts:
             high = low + len(part)
-            found.append(Embedded(vectors[low:high], sum(tokens[low:high])))
+            found.append(Embedded(vectors[low:high], sum(map(len, tokens[low:high]))))
             low = high
         return found
 
