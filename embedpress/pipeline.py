@@ -11,6 +11,7 @@ from typing import Any
 from embedpress.console import progress_bar, training_bar
 from embedpress.errors import UsageError
 from embedpress.vectors import Manifest, write_atomic
+from embedpress.vectors.files import check_no_file
 
 DEFAULT_TEXT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 DEFAULT_IMAGE_MODEL = "resnet50"
@@ -67,8 +68,7 @@ def run_pipeline(
     source, work = Path(source), Path(out)
     if not source.exists():
         raise UsageError(f"no such file or folder: {source}")
-    if work.exists() and not work.is_dir():
-        raise UsageError(f"{work} is a file: give a folder to write to")
+    check_no_file(work)
     work.mkdir(parents=True, exist_ok=True)
     at = {name: work / name for name in FOLDERS}
     say = tell or (lambda step: None)

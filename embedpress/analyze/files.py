@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from embedpress.errors import InputError, UsageError
+from embedpress.errors import InputError
 from embedpress.vectors import Batch, Vectors, atomic_path, open_vectors
+from embedpress.vectors.files import check_no_file
 
 SHOWN = ("text", "path", "label")
 """Metadata columns by which a person knows a row."""
@@ -39,8 +40,7 @@ def make_folder(out: str | Path) -> Path:
         It is a file.
     """
     folder = Path(out)
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file: give a folder to write to")
+    check_no_file(folder)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from embedpress.analyze.drift_folder import write_reference
 from embedpress.autoencoder.estimator import Compressor, Progress
 from embedpress.autoencoder.pretrained import save
-from embedpress.errors import InputError, UsageError
+from embedpress.errors import InputError
 from embedpress.vectors import open_vectors
+from embedpress.vectors.files import check_no_file
 from embedpress.vectors.holdout import held_out
 
 
@@ -57,8 +58,7 @@ def fit(
     ExportError
         If an ONNX graph does not give the trained network's results.
     """
-    if Path(out).exists() and not Path(out).is_dir():
-        raise UsageError(f"{out} is a file: give a folder to write to")
+    check_no_file(Path(out))
     plain = not Path(source).is_dir()
     vectors = open_vectors(source, metric=compressor.metric if plain else None, column=column)
     if vectors.kind != "embeddings":

@@ -20,10 +20,10 @@ from embedpress.autoencoder.network import InputScale, ResidualMap, Tower
 from embedpress.autoencoder.options import AUTO, check_code_size, check_options
 from embedpress.autoencoder.quantizer import CODEBOOK_SIZE, AdditiveQuantizer
 from embedpress.autoencoder.record import Record
-from embedpress.errors import FormatError, UsageError, first_line
+from embedpress.errors import FormatError, first_line
 from embedpress.onnx.compressor import FORMAT_VERSION, fingerprint, read_config
 from embedpress.onnx.export import write_graphs
-from embedpress.vectors.files import remove, storage_errors, write_atomic
+from embedpress.vectors.files import check_no_file, remove, storage_errors, write_atomic
 
 WEIGHTS_LIMIT = 4 << 30
 """Bytes of a model.safetensors that are read."""
@@ -63,8 +63,7 @@ def save(
     """
     check_is_fitted(compressor, "scale_")
     out = Path(folder)
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is a file: give a folder to write to")
+    check_no_file(out)
     with storage_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     metrics = {**figures(compressor), "history": compressor.history_}

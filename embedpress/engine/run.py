@@ -19,7 +19,7 @@ from embedpress.engine.shard_file import Built
 from embedpress.engine.shards import ShardWriter
 from embedpress.engine.share import Share
 from embedpress.errors import FormatError, InputError, MismatchError, StorageError, UsageError
-from embedpress.vectors.files import remove, storage_errors, write_atomic
+from embedpress.vectors.files import check_no_file, remove, storage_errors, write_atomic
 from embedpress.vectors.manifest import MANIFEST, Manifest, Shard, read_manifest, write_manifest
 from embedpress.vectors.shard import shard_name
 from embedpress.vectors.verify import shard_holds
@@ -77,8 +77,7 @@ def run_job(job: Job, *, options: RunOptions = _HERE, progress: Progress | None 
     header = dataclasses.replace(job.header, fingerprint=stamp, count=0, shards=(), counters={})
     header.to_json()
     with storage_errors(out):
-        if out.exists() and not out.is_dir():
-            raise UsageError(f"{out} is a file: give a folder to write to")
+        check_no_file(out)
         out.mkdir(parents=True, exist_ok=True)
     with folder_lock(out, share):
         return _Run(job, out, header, options, progress or _silent).run()

@@ -19,6 +19,7 @@ from embedpress.evaluate.report import write_report
 from embedpress.onnx.compress import check_kind, metric_for
 from embedpress.onnx.compressor import OnnxCompressor
 from embedpress.vectors import Batch, Vectors, open_vectors, write_atomic
+from embedpress.vectors.files import check_no_file
 from embedpress.vectors.holdout import held_out
 
 MOST_ROWS = 200_000
@@ -126,8 +127,7 @@ def evaluate_folder(
     )
     figures = replace(figures, missing_judged=missing, planned_vectors=planned_vectors, price=price)
     folder = Path(out)
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file: give a folder to write to")
+    check_no_file(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_report(folder / REPORT, figures, images=images if photos else None)
     write_atomic(folder / FIGURES, json.dumps(figures.to_dict(), indent=1) + "\n")

@@ -27,7 +27,7 @@ from embedpress.index.manifest import (
     read_index_manifest,
 )
 from embedpress.vectors import sha256_of, write_atomic
-from embedpress.vectors.files import remove, storage_errors
+from embedpress.vectors.files import check_no_file, remove, storage_errors
 
 PARTS = ".parts"
 _LASTING = (
@@ -179,8 +179,7 @@ def changing(folder: Path, *, new: bool = False) -> Iterator[Change]:
 
 def check_free(folder: Path) -> None:
     """Refuse to write an index over anything but an index."""
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file: give a folder to write to")
+    check_no_file(folder)
     if not folder.is_dir():
         return
     names = {file.name for file in folder.iterdir()}

@@ -26,7 +26,7 @@ from embedpress.onnx.int8_bundle import int8_bundle
 from embedpress.onnx.parity import difference_beyond, expected_of, vectors_like_those_of
 from embedpress.onnx.sample import sample_texts
 from embedpress.onnx.text_bundle import text_bundle
-from embedpress.vectors.files import remove, storage_errors, write_atomic
+from embedpress.vectors.files import check_no_file, remove, storage_errors, write_atomic
 
 if TYPE_CHECKING:
     from embedpress.autoencoder.estimator import Compressor
@@ -291,8 +291,7 @@ def export(
 
     source, folder = Path(model), Path(out)
     compressor = load_compressor(source)
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file: give a folder to write to")
+    check_no_file(folder)
     if folder.resolve() == source.resolve():
         raise UsageError("export to another folder than the compressor's own")
     if with_extractor is None and (int8 or weights is not None or sample is not None):

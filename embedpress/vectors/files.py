@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from embedpress.errors import EmbedpressError, StorageError
+from embedpress.errors import EmbedpressError, StorageError, UsageError
 
 _REASONS = {
     errno.ENOSPC: "the disk is full: free some space and run the same command again",
@@ -36,6 +36,12 @@ def storage_errors(path: str | os.PathLike[str], doing: str = "write") -> Iterat
         raised = StorageError(f"cannot {doing} {os.fspath(path)}: {reason}")
         raised.errno = error.errno
         raise raised from error
+
+
+def check_no_file(folder: Path) -> None:
+    """Raise :class:`UsageError` where a file stands in the place of a folder to write to."""
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file: give a folder to write to")
 
 
 @contextmanager
