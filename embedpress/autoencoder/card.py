@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+TAGS = ["embeddings", "vector-search", "compression", "quantization", "onnx", "faiss"]
+HERE = "this-folder"
+"""What the card calls a compressor without a name of its own."""
 
-def model_card(config: dict[str, Any], metrics: dict[str, Any]) -> str:
+
+def model_card(
+    config: dict[str, Any],
+    metrics: dict[str, Any],
+    *,
+    name: str | None = None,
+    license: str | None = None,
+) -> str:
     """README.md of a compressor folder, with nothing in it that was not measured.
 
     Parameters
@@ -14,6 +25,10 @@ def model_card(config: dict[str, Any], metrics: dict[str, Any]) -> str:
         Of config.json.
     metrics : dict
         Of metrics.json; see :func:`embedpress.autoencoder.judge.figures`.
+    name : str, optional
+        The hub id under which it will be found.
+    license : str, optional
+        As the hub abbreviates it.
 
     Returns
     -------
@@ -22,10 +37,7 @@ def model_card(config: dict[str, Any], metrics: dict[str, Any]) -> str:
     """
     embedding_bytes = 4 * config["dim"]
     lines = [
-        "---",
-        "library_name: embedpress",
-        "tags: [embeddings, vector-search, compression, onnx]",
-        "---",
+        *_head(config, metrics, license),
         "",
         "# A compressor of embeddings",
         "",
@@ -35,22 +47,16 @@ def model_card(config: dict[str, Any], metrics: dict[str, Any]) -> str:
         "| form | size | smaller by | recall@10, held-out queries | its start, same size |",
         "| --- | --- | --- | --- | --- |",
     ]
-    sizes = {
-        "latents": (config["n_components"], 4, "floats"),
-        "codes": (config["code_size"], 1, "bytes"),
-    }
     kept = []
-    for name, (size, width, unit) in sizes.items():
-        if size is None:
-            continue
-        held = metrics["held_out"].get(name)
+    for form, (size, width, unit) in _forms(config).items():
+        held = metrics["held_out"].get(form)
         trained = f"{held['trained']:.3f}" if held else "not measured"
         start = f"{held['start_method']} {held['start']:.3f}" if held else "not measured"
         if held and held["fell_back"]:
             method = held["start_method"]
-            kept += ["", f"Training of {name} did not beat {method}: the start was kept."]
+            kept += ["", f"Training of {form} did not beat {method}: the start was kept."]
         ratio = embedding_bytes / (size * width)
-        lines.append(f"| {name} | {size} {unit} | {ratio:.1f}x | {trained} | {start} |")
+        lines.append(f"| {form} | {size} {unit} | {ratio:.1f}x | {trained} | {start} |")
     lines += [
         *kept,
         "",
@@ -60,13 +66,7 @@ def model_card(config: dict[str, Any], metrics: dict[str, Any]) -> str:
         "(PRQ).",
         "",
         *_curve(config, metrics),
-        "```python",
-        "import embedpress",
-        "",
-        'compressor = embedpress.load("this-folder")  # ONNX Runtime, no torch',
-        "codes = compressor.encode(embeddings)",
-        "```",
-        "",
+        *_usage(config, name or HERE),
         f"Fingerprint `{config['fingerprint']}`, embedpress {config['embedpress']}.",
         "",
     ]
@@ -75,6 +75,68 @@ def model_card(config: dict[str, Any], metrics: dict[str, Any]) -> str:
         lines += [f"- {key}: {value}" for key, value in config["source"].items()]
         lines.append("")
     return "\n".join(lines)
+
+
+def _head(config: dict[str, Any], metrics: dict[str, Any], license: str | None) -> list[str]:
+    """The YAML; its strings are written as JSON, which YAML contains."""
+    lines = ["---", "library_name: embedpress", f"tags: {json.dumps(TAGS)}"]
+    if license is not None:
+        lines.append(f"license: {json.dumps(license)}")
+    source = config["source"]
+    # A revision tells a model of the hub from a folder on somebody's disk.
+    if source.get("extractor") and source.get("extractor revision"):
+        lines.append(f"base_model: {json.dumps(source['extractor'])}")
+    measured = [
+        f'    - {{type: recall_at_10, name: "recall@10, {form} of {size} {unit}", '
+        f"value: {metrics['held_out'][form]['trained']:.4f}}}"
+        for form, (size, _, unit) in _forms(config).items()
+        if form in metrics["held_out"]
+    ]
+    if measured:
+        sizes = "-".join(f"{size}-{unit}" for size, _, unit in _forms(config).values())
+        lines += [
+            "model-index:",
+            f"- name: embedpress-{config['dim']}-to-{sizes}",
+            "  results:",
+            "  - task: {type: feature-extraction, name: nearest-neighbour search}",
+            '    dataset: {type: held-out, name: "held-out queries, base of training vectors"}',
+            "    metrics:",
+            *measured,
+        ]
+    return [*lines, "---"]
+
+
+def _forms(config: dict[str, Any]) -> dict[str, tuple[int, int, str]]:
+    """What it compresses to: size, bytes of one, unit."""
+    forms = {
+        "latents": (config["n_components"], 4, "floats"),
+        "codes": (config["code_size"], 1, "bytes"),
+    }
+    return {name: form for name, form in forms.items() if form[0] is not None}
+
+
+def _usage(config: dict[str, Any], name: str) -> list[str]:
+    """How to load it, and what it then does."""
+    verb, result = ("encode", "codes") if config["code_size"] else ("transform", "latents")
+    call = f"{result} = compressor.{verb}(embeddings)  # float32 (n, {config['dim']})"
+    return [
+        "With ONNX Runtime alone (`pip install embedpress`"
+        + (", `embedpress[hub]` to download it):" if name != HERE else "):"),
+        "",
+        "```python",
+        "import embedpress",
+        "",
+        f"compressor = embedpress.load({json.dumps(name)})",
+        call,
+        "```",
+        "",
+        "With torch, to train on (`pip install 'embedpress[train]'`):",
+        "",
+        "```python",
+        f"compressor = embedpress.Compressor.from_pretrained({json.dumps(name)})",
+        "```",
+        "",
+    ]
 
 
 def _curve(config: dict[str, Any], metrics: dict[str, Any]) -> list[str]:

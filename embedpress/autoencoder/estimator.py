@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from embedpress.autoencoder.fitted import TrainedTowers
+from embedpress.autoencoder.hub import HubMixin
 from embedpress.autoencoder.judge import leave_one_out_recall
 from embedpress.autoencoder.neighbors import Neighborhoods
 from embedpress.autoencoder.network import InputScale, Tower
@@ -35,7 +36,7 @@ SEEDS, NEIGHBORS, ANCHORS = 16, 64, 512
 """A batch: the nearest 64 vectors of each of 16 seeds, and 512 of these as anchors."""
 
 
-class Compressor(TrainedTowers):
+class Compressor(HubMixin, TrainedTowers):
     """Autoencoder that compresses embeddings to latents and codes and keeps their neighbours.
 
     Two towers are trained, one for latents (floats) and one for codes (bytes). Each starts
@@ -122,6 +123,8 @@ class Compressor(TrainedTowers):
     fell_back_ : dict of str to bool
     n_features_in_ : int
         Dimensions of the embeddings.
+    source_ : dict
+        What the training vectors were (extractor, counts), where it is known.
 
     Examples
     --------
@@ -244,6 +247,7 @@ class Compressor(TrainedTowers):
             train, asking, validation = self._holdout().split(self._sample(x), asking)
             self.history_: dict[str, list[Record]] = {}
             self.sizes_: list[dict[str, Any]] = []
+            self.source_: dict[str, Any] = {}
             build = self._builder()
             self.latent_tower_ = (
                 build.latents(train, self.n_components) if self.n_components else None
@@ -280,6 +284,7 @@ class Compressor(TrainedTowers):
         with self._training():
             asking = None if asked is None else self._sample(asked)
             train, asking, validation = self._holdout().split(self._sample(x), asking)
+            self.source_ = {}
             self._train(self._trainer(train, asking, validation, progress))
         return self
 

@@ -75,11 +75,13 @@ def fit(
         about["sample queries"] = len(sample)
     if manifest is not None:
         about["extractor"] = manifest.model
+        about["extractor revision"] = manifest.revision
         about["pooling"] = manifest.pooling
         about["normalized"] = manifest.normalized
         about["extractor fingerprint"] = manifest.config.get("fingerprint")
         about["max_length"] = manifest.config.get("max_length")
-    config = save(compressor, out, source={k: v for k, v in about.items() if v is not None})
+    compressor.source_ = {k: v for k, v in about.items() if v is not None}
+    config = save(compressor, out)
     # Rows that took no part tell later vectors of the same kind from others.
     left_out = ~kept
     write_reference(

@@ -34,7 +34,11 @@ METRICS_LIMIT = 16 << 20
 
 
 def save(
-    compressor: Compressor, folder: str | Path, *, source: dict[str, Any] | None = None
+    compressor: Compressor,
+    folder: str | Path,
+    *,
+    name: str | None = None,
+    license: str | None = None,
 ) -> dict[str, Any]:
     """Write a compressor folder: weights, configuration, ONNX graphs, card and figures.
 
@@ -44,8 +48,8 @@ def save(
         Fitted.
     folder : str or Path
         Made where it does not exist; a compressor that is there is replaced.
-    source : dict, optional
-        What the training vectors were (extractor, counts), for the card.
+    name, license : str, optional
+        For the card: the hub id, and the licence as the hub abbreviates it.
 
     Returns
     -------
@@ -70,11 +74,11 @@ def save(
     # config.json goes last: a folder without one is not yet a compressor.
     remove(out / "config.json")
     write_atomic(out / "model.safetensors", tensors_to_bytes(_tensors(compressor)))
-    config = _config(compressor, source or {})
+    config = _config(compressor)
     config["fingerprint"] = fingerprint(config, out / "model.safetensors")
     config["sha256"] = write_graphs(compressor, config, out)
     write_atomic(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-    write_atomic(out / "README.md", model_card(config, metrics))
+    write_atomic(out / "README.md", model_card(config, metrics, name=name, license=license))
     write_atomic(out / "config.json", json.dumps(config, indent=2) + "\n")
     return config
 
@@ -111,6 +115,7 @@ def load_compressor(folder: str | Path) -> Compressor:
         compressor.latent_tower_ = _tower(tensors, "latents", compressor)
         compressor.code_tower_ = _tower(tensors, "codes", compressor)
         _check_fit(compressor, config)
+        compressor.source_ = dict(config.get("source") or {})
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         first = first_line(error)
         raise FormatError(f"{path} does not hold the compressor it describes: {first}") from None
@@ -118,7 +123,7 @@ def load_compressor(folder: str | Path) -> Compressor:
     return compressor
 
 
-def _config(compressor: Compressor, source: dict[str, Any]) -> dict[str, Any]:
+def _config(compressor: Compressor) -> dict[str, Any]:
     codes = compressor.code_tower_
     stages = groups = width = None
     if codes is not None and codes.quantizer is not None:
@@ -143,7 +148,7 @@ def _config(compressor: Compressor, source: dict[str, Any]) -> dict[str, Any]:
         "groups": groups,
         "code_width": width,
         "parameters": parameters,
-        "source": source,
+        "source": compressor.source_,
     }
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from embedpress.cli.lines import shortened
-from embedpress.cli.options import Json, MemoryBudget, Threads
+from embedpress.cli.options import Json, MemoryBudget, Threads, resolved_model
 from embedpress.console import show, stopwatch
 
 
@@ -73,7 +73,10 @@ def duplicates_command(
         typer.Option(help="Least cosine, 0.95 by default; largest distance for the metric l2."),
     ] = None,
     model: Annotated[
-        Path | None, typer.Option("-m", "--model", help="Compressor folder, for codes.")
+        Path | None,
+        typer.Option(
+            "-m", "--model", help="Compressor folder or hub id, for codes.", callback=resolved_model
+        ),
     ] = None,
     memory_budget: MemoryBudget = "2G",
     num_threads: Threads = None,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from embedpress.cli.options import Json, Out, Threads
+from embedpress.cli.options import Json, Out, Threads, resolved_model
 from embedpress.console import show
 
 
@@ -20,7 +20,12 @@ class ExportFormat(str, Enum):
 
 
 def export_command(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Compressor folder.")],
+    model: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MODEL", help="Compressor folder or hub id.", callback=resolved_model
+        ),
+    ],
     out: Out,
     with_extractor: Annotated[
         str | None,

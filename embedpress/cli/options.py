@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from embedpress.errors import UsageError
+from embedpress.hub import compressor_folder
 
 
 class Where(str, Enum):
@@ -18,12 +19,25 @@ class Where(str, Enum):
     ray = "ray"
 
 
+def resolved_model(model: Path | None) -> Path | None:
+    """The folder of a compressor that a command line names, downloaded where that is a hub id."""
+    return None if model is None else compressor_folder(str(model))
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
 Threads = Annotated[
     int | None, typer.Option("--num-threads", help="Threads; all available by default.")
 ]
 Out = Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")]
-Model = Annotated[Path, typer.Option("-m", "--model", help="Compressor folder.")]
+Model = Annotated[
+    Path,
+    typer.Option(
+        "-m",
+        "--model",
+        help="Compressor folder, or a hub id as org/name or org/name@revision.",
+        callback=resolved_model,
+    ),
+]
 MemoryBudget = Annotated[str, typer.Option(help="Most memory to take, as in 512M or 2G.")]
 EngineOption = Annotated[
     Where, typer.Option("--engine", help="In this process, or by tasks on a Ray cluster.")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
-from embedpress.errors import MissingDependencyError, UsageError, first_line
+from embedpress.errors import UsageError
 from embedpress.extract import torchvision_trap
+from embedpress.hub import fetch
 
 _FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
 _OLDER_WEIGHTS = ["pytorch_model*.bin", "*/pytorch_model*.bin"]
@@ -44,36 +44,15 @@ def model_folder(model: str | Path, revision: str | None = None) -> tuple[Path, 
         return folder, None
     if isinstance(model, Path) or name[:1] in (".", "/", "~") or name.count("/") > 1 or not name:
         raise UsageError(f"{name!r}: no such model folder")
-    snapshot = Path(_download(name, revision))
+    snapshot = _download(name, revision)
     return snapshot, snapshot.name if _COMMIT.match(snapshot.name) else revision
 
 
-def _download(name: str, revision: str | None) -> str:
+def _download(name: str, revision: str | None) -> Path:
     torchvision_trap.prepare()
-    try:
-        import huggingface_hub
-        from huggingface_hub import errors
-    except ImportError as error:
-        raise MissingDependencyError(
-            "a model of the hub needs huggingface-hub: pip install 'embedpress[train]'"
-        ) from error
-    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
-    try:
-        found = ""
-        for patterns in (_FILES, _OLDER_WEIGHTS):
-            found = huggingface_hub.snapshot_download(
-                name, revision=revision, allow_patterns=patterns, local_files_only=offline
-            )
-            if any(Path(found).rglob("*.safetensors")):
-                break
-        return found
-    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
-        raise UsageError(f"{name!r} is neither a folder nor a model that the hub has") from error
-    except errors.RevisionNotFoundError as error:
-        raise UsageError(f"{name!r} has no revision {revision!r}") from error
-    except Exception as error:  # the client lets its HTTP library's own errors through
-        why = "HF_HUB_OFFLINE is set" if offline else first_line(error)
-        raise UsageError(
-            f"{name!r} is not a folder, not in the hub's cache and cannot be downloaded ({why}); "
-            "give the folder of a model"
-        ) from error
+    found = Path()
+    for patterns in (_FILES, _OLDER_WEIGHTS):
+        found = fetch(name, revision, patterns)
+        if any(found.rglob("*.safetensors")):
+            break
+    return found

@@ -88,7 +88,7 @@ def compress(
         raise UsageError(f"rows_per_shard must be at least 1, not {rows_per_shard}")
     budget = Budget(memory_budget)
     compressor = OnnxCompressor(model, num_threads=num_threads)
-    encode = EncodeBatch(model, what=what)
+    encode = EncodeBatch(compressor.path, what=what)
     vectors = open_vectors(source, metric=metric_for(source, compressor), column=column)
     check_kind(vectors, compressor)
     workers, rows = _in_flight(budget, encode, compressor.num_threads)

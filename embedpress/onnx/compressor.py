@@ -12,6 +12,7 @@ import onnxruntime
 from numpy.typing import ArrayLike, NDArray
 
 from embedpress.errors import FormatError, InputError, first_line
+from embedpress.hub import compressor_folder
 from embedpress.onnx.session import open_session
 from embedpress.threads import check_threads, side_by_side
 from embedpress.vectors import check_codes, check_vectors
@@ -69,7 +70,7 @@ class OnnxCompressor:
     Parameters
     ----------
     path : str or Path
-        A compressor folder.
+        A compressor folder, or a hub id as a str; see :func:`embedpress.hub.compressor_folder`.
     num_threads : int, optional
         Threads of each call; by default all that this process may use.
     providers : sequence of str, optional
@@ -90,7 +91,7 @@ class OnnxCompressor:
         num_threads: int | None = None,
         providers: tuple[str, ...] = ("CPUExecutionProvider",),
     ) -> None:
-        self.path = Path(path)
+        self.path = compressor_folder(path)
         self.config = read_config(self.path)
         self.dim: int = self.config["dim"]
         self.n_components: int | None = self.config.get("n_components")
@@ -262,6 +263,27 @@ def fingerprint(config: dict[str, Any], weights: Path) -> str:
     return digest.hexdigest()
 
 
-def load(path: str | Path, *, num_threads: int | None = None) -> OnnxCompressor:
-    """Open a compressor folder for use with ONNX Runtime alone; see :class:`OnnxCompressor`."""
-    return OnnxCompressor(path, num_threads=num_threads)
+def load(
+    model: str | Path, *, revision: str | None = None, num_threads: int | None = None
+) -> OnnxCompressor:
+    """Open a compressor for use with ONNX Runtime alone.
+
+    Parameters
+    ----------
+    model : str or Path
+        A compressor folder, or a hub id such as ``"org/name"`` or ``"org/name@v1"``.
+    revision : str, optional
+        Branch, tag or commit on the hub.
+    num_threads : int, optional
+        Threads of each call; by default all that this process may use.
+
+    Returns
+    -------
+    OnnxCompressor
+
+    Raises
+    ------
+    UsageError, FormatError, MissingDependencyError
+        See :func:`embedpress.hub.compressor_folder` and :class:`OnnxCompressor`.
+    """
+    return OnnxCompressor(compressor_folder(model, revision), num_threads=num_threads)

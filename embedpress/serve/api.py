@@ -15,6 +15,7 @@ from fastapi import Path as InPath
 from numpy.typing import NDArray
 from starlette.responses import Response
 
+from embedpress.hub import model_name
 from embedpress.serve.batcher import Batcher, pieces
 from embedpress.serve.inputs import Floats, pictures_of, texts_of, vectors_of
 from embedpress.serve.pictures import thumbnail
@@ -236,7 +237,7 @@ def model_names(service: Service) -> list[str]:
     """Names of what /v1/embeddings gives: NAME for latents, NAME-queries, NAME-embeddings."""
     if service.takes != "text":
         return []
-    name = Path(service.settings.model).resolve().name
+    name = model_name(Path(service.settings.model))
     latents = [name, f"{name}-queries"] if service.compressor.n_components else []
     return [*latents, f"{name}-embeddings"]
 
@@ -251,7 +252,7 @@ def _wanted_of(service: Service, name: str) -> str:
             param="model",
             code="model_not_found",
         )
-    suffix = name.removeprefix(Path(service.settings.model).resolve().name)
+    suffix = name.removeprefix(model_name(Path(service.settings.model)))
     return {"": "latents", "-queries": "queries", "-embeddings": "embeddings"}[suffix]
 
 

@@ -13,6 +13,7 @@ from fastapi import FastAPI, Request
 from starlette.responses import FileResponse, Response
 
 from embedpress import __version__
+from embedpress.hub import model_name
 from embedpress.info import describe
 from embedpress.serve import api
 from embedpress.serve.guard import Guard
@@ -137,7 +138,7 @@ def _about(service: Service) -> dict[str, Any]:
     columns = {field.name: str(field.type) for field in opened.index.table.schema}
     return {
         "version": __version__,
-        "name": Path(settings.model).resolve().name,
+        "name": model_name(Path(settings.model)),
         "models": api.model_names(service),
         "compressor": describe(settings.model, verify=False),
         "extractor": service.takes,

@@ -179,7 +179,7 @@ def test_the_parameters_stay_as_they_were_given(sized: Compressor) -> None:
 
 def test_a_found_size_is_saved_and_loaded(sized: Compressor, tmp_path: Path) -> None:
     x = curved(50, seed=3)
-    config = save(sized, tmp_path / "model", source={"rows": 1000})
+    config = save(sized, tmp_path / "model")
     assert config["code_size"] == sized.code_size_
     assert config["parameters"]["code_size"] == "auto"
     metrics = json.loads((tmp_path / "model" / "metrics.json").read_text())
@@ -197,7 +197,7 @@ def test_a_found_size_is_saved_and_loaded(sized: Compressor, tmp_path: Path) -> 
     assert (loaded.code_size_, loaded.sizes_) == (sized.code_size_, sized.sizes_)
     assert figures(loaded) == figures(sized)
     assert np.array_equal(loaded.encode(x), sized.encode(x))
-    save(loaded, tmp_path / "again", source={"rows": 1000})
+    save(loaded, tmp_path / "again")
     for file in (tmp_path / "model").iterdir():
         assert file.read_bytes() == (tmp_path / "again" / file.name).read_bytes()
     loaded.partial_fit(curved(300))

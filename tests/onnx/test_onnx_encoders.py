@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import shutil
@@ -210,7 +211,9 @@ def test_a_graph_that_differs_is_refused(
 def test_what_does_not_belong_together(
     saved: Callable[..., Path], fitted: Callable[..., Compressor], bert: Path, tmp_path: Path
 ) -> None:
-    save(fitted(), tmp_path / "model", source={"extractor fingerprint": "0" * 64})
+    other = copy.copy(fitted())
+    other.source_ = {"extractor fingerprint": "0" * 64}
+    save(other, tmp_path / "model")
     with pytest.raises(MismatchError, match="is not the extractor that the compressor was fitted"):
         export(tmp_path / "model", tmp_path / "out", with_extractor=bert)
     weights = tmp_path / "w.pth"
