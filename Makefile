@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 
-.PHONY: help demo test test-all test-faults lint types bench clean
+.PHONY: help demo test test-all test-faults lint docs bench clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -37,6 +37,14 @@ lint: $(VENV)/installed ## Style and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
+$(VENV)/docs-installed: $(VENV)/installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $@
+
+docs: $(VENV)/docs-installed ## The documentation, built into site/; a warning is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "==> site/index.html; with its search: $(BIN)/mkdocs serve"
+
 bench: $(VENV)/installed ## Measure again what the README claims
 	@$(BIN)/python benchmarks/equal_bytes.py
 	@$(BIN)/python benchmarks/speed.py
@@ -52,4 +60,4 @@ bench: $(VENV)/installed ## Measure again what the README claims
 	@$(BIN)/python benchmarks/tables.py
 
 clean: ## Remove .venv and what the demo made
-	@rm -rf $(VENV) $(DEMO)
+	@rm -rf $(VENV) $(DEMO) site

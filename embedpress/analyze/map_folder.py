@@ -55,6 +55,15 @@ def map_folder(
         ``png`` and ``parquet`` (paths), ``count``, ``method``. The table has ``x`` and ``y`` by
         the method, ``pca_x`` and ``pca_y`` always, ``group``, ``neighbors`` (``ids``, which are
         row numbers, and ``distances``, as Embedding Atlas reads them), and the metadata.
+
+    Raises
+    ------
+    UsageError
+        Options that cannot be, or a column that is not there.
+    InputError, FormatError
+        Vectors that cannot be used.
+    StorageError
+        If the disk refuses.
     """
     vectors = open_floats(source)
     if labels is not None and labels not in vectors.metadata_columns:

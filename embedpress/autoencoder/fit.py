@@ -35,11 +35,13 @@ def fit(
     Parameters
     ----------
     source : str or Path
-        Embeddings; see :func:`embedpress.open_vectors`, also for `column`.
+        Embeddings; see :func:`embedpress.open_vectors`.
     out : str or Path
         The folder to write.
     compressor : Compressor
         Not yet fitted; its `max_samples` bounds the rows that are read.
+    column : str, optional
+        The vector column of a plain file of several.
     queries : str or Path, optional
         Embeddings of sample queries; see :meth:`Compressor.fit`. Do not evaluate with the same.
     progress : callable, optional

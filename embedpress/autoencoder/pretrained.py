@@ -86,6 +86,15 @@ def save(
 def load_compressor(folder: str | Path) -> Compressor:
     """Load a compressor folder as a fitted estimator (with torch), to judge or train on.
 
+    Parameters
+    ----------
+    folder : str or Path
+        What :func:`save` wrote.
+
+    Returns
+    -------
+    Compressor
+
     Raises
     ------
     UsageError, FormatError

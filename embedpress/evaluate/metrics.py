@@ -72,6 +72,11 @@ def candidate_recall(found: Any, truth: Any) -> PerQuery:
     Returns
     -------
     ndarray, shape (nq,), float64
+
+    Raises
+    ------
+    InputError
+        A query without a true neighbour.
     """
     f, t = np.asarray(found), np.asarray(truth)
     known = t >= 0
@@ -155,6 +160,11 @@ def judgements_of(query: Any, document: Any, grade: Any, *, queries: int) -> Jud
     -------
     list of dict
         document id -> grade, of length `queries`; a pair judged twice keeps its highest grade.
+
+    Raises
+    ------
+    InputError
+        Columns of other lengths, or row numbers that cannot be.
     """
     q, d, g = np.asarray(query), np.asarray(document), np.asarray(grade, np.float64)
     if not q.ndim == d.ndim == g.ndim == 1 or not len(q) == len(d) == len(g):

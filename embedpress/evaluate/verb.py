@@ -89,6 +89,15 @@ def evaluate_folder(
     -------
     dict
         ``report`` (path), sizes, and ``recall``: one row a form and peer.
+
+    Raises
+    ------
+    UsageError
+        Options that cannot be, or too few rows to hold any out as queries.
+    InputError, FormatError
+        Vectors, a compressor, an index or judgements that cannot be used.
+    MismatchError
+        Vectors or an index that do not belong to the compressor.
     """
     if planned_vectors < 1 or not 0 <= price < float("inf"):
         raise UsageError("planned_vectors must be 1 or more, price a number of 0 or more")

@@ -58,12 +58,13 @@ def extract_text(
     out : str or Path
         The folder to write. The same command finishes a job that was killed.
     model : str or Path
-        A model folder or a hub id; see :class:`~embedpress.extract.text.TextExtractor`, also
-        for `pooling`, `normalize`, `max_length`, `revision` and `device`.
+        A model folder or a hub id.
     column, id_column : str, optional
         Where the texts and the ids are; by default ids are the records' numbers.
     batch_tokens : int
         The most tokens of a batch, padding counted.
+    pooling, normalize, max_length, revision, device
+        See :class:`~embedpress.extract.text.TextExtractor`.
     rows_per_shard : int
         Texts in each shard but the last.
     memory_budget : str or int

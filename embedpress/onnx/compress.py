@@ -53,12 +53,14 @@ def compress(
     ----------
     source : str or Path
         A folder of embeddings or a plain file of vectors; see
-        :func:`embedpress.open_vectors`, also for `column`.
+        :func:`embedpress.open_vectors`.
     model : str or Path
         A compressor folder.
     out : str or Path
         The folder to write. The same command finishes a job that was killed.
     what : {"codes", "latents"}
+    column : str, optional
+        The vector column of a plain file of several.
     rows_per_shard : int
         Rows in each shard but the last.
     memory_budget : str or int

@@ -98,8 +98,7 @@ class ImageEncoder(Encoder):
         return self._encode("codes", images, batch_size).astype(np.uint8, copy=False)
 
     def check_canaries(self) -> int:
-        """Encode the images stored with the folder and compare; see
-        :mod:`embedpress.onnx.canary`.
+        """Encode the images stored with the folder and compare.
 
         Returns
         -------

@@ -32,6 +32,17 @@ def open_encoder(
 ) -> TextEncoder | ImageEncoder | None:
     """The encoder of texts or images that a folder holds; None for a compressor alone.
 
+    Parameters
+    ----------
+    path : str or Path
+        A compressor folder, or one of ``embedpress export --with-extractor``.
+    num_threads : int, optional
+        Threads of each call; by default all that this process may use.
+
+    Returns
+    -------
+    TextEncoder or ImageEncoder or None
+
     Raises
     ------
     UsageError, FormatError

@@ -121,7 +121,7 @@ class TextEncoder(Encoder):
         return as_floats(self._run("embeddings", len(tokens), feeds))
 
     def check_canaries(self) -> int:
-        """Encode the texts stored with the folder and compare; see :mod:`embedpress.onnx.canary`.
+        """Encode the texts stored with the folder and compare.
 
         Returns
         -------

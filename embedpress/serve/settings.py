@@ -122,6 +122,15 @@ class Settings:
 def read_api_key(file: str | Path | None = None) -> str | None:
     """The key that requests must carry: of a file, else of the environment, else none.
 
+    Parameters
+    ----------
+    file : str or Path, optional
+        Holds the key alone; by default ``EMBEDPRESS_API_KEY`` is looked up.
+
+    Returns
+    -------
+    str or None
+
     Raises
     ------
     UsageError
