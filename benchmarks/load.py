@@ -1,7 +1,7 @@
 """A server under load, on the loopback: rates, latencies, refusals, memory, a killed worker.
 
 Serves 117,791 WordNet glosses as 32-byte codes with MiniLM in front (trained for a minute: how well
-does not change the speed), and asks it with other glosses, in clients that each wait for their
+does not change the speed), and asks it with their texts, in clients that each wait for their
 answer before they ask again. Clients and server share the processors, so that a dedicated server
 is faster. Writes ``benchmarks/results/load.json`` and prints the README's table.
 

@@ -7,7 +7,7 @@ the length of its training, which is short; how it weighs its distances was sett
 101, after a trial on draw 0, which is among the reported ones. Writes
 ``benchmarks/results/outliers.json``.
 
-Run: python benchmarks/outliers.py [--banking FOLDER] [--medquad FOLDER] [--clothing FOLDER]
+Run: python benchmarks/outliers.py [--banking77 FOLDER] [--medquad FOLDER] [--clothing FOLDER]
 """
 
 from __future__ import annotations
@@ -201,14 +201,19 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def main(
-    banking: Annotated[Path, typer.Option(help="Banking77: train.csv, test.csv.")] = DATA
-    / "banking77",
+    banking: Annotated[
+        Path, typer.Option("--banking77", help="Banking77: train.csv, test.csv.")
+    ] = DATA / "banking77",
     medquad: Annotated[Path, typer.Option(help="MedQuAD in BEIR's layout.")] = DATA / "medquad",
     clothing: Annotated[Path, typer.Option(help="Photos: train, validation, classes.")] = DATA
     / "clothing-photos",
     seeds: Annotated[int, typer.Option(help="Draws that are reported.", min=1)] = 3,
 ) -> None:
     """Measure the detectors of outliers."""
+    for folder in (banking, medquad, clothing):
+        if not folder.is_dir():
+            print(f"outliers are skipped: no folder {folder}")
+            return
     domains = [questions_and_texts(banking, medquad), clothes_and_pictures(clothing)]
     with faiss_threads(1):
         rows = [row for domain in domains for row in measure(domain, seeds)]

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from split import ROOT, Split, run_script
 
+from embedpress.errors import UsageError
 from embedpress.extract.job import extract_text
 from embedpress.vectors import open_vectors
 
@@ -32,6 +33,8 @@ def embeddings_folder() -> Path:
 
 def load_split(n_base: int = N_BASE) -> Split:
     """The benchmark's vectors; a smaller `n_base` for a quick look."""
+    if n_base > N_BASE:
+        raise UsageError(f"a base of {n_base:,} would hold the queries: give at most {N_BASE:,}")
     vectors = open_vectors(embeddings_folder()).read(columns=()).vectors
     order = np.random.default_rng(0).permutation(len(vectors))
     drawn, others = order[: N_BASE + N_QUERIES], order[N_BASE + N_QUERIES :]
