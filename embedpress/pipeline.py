@@ -11,6 +11,7 @@ from typing import Any
 from embedpress.console import progress_bar, training_bar
 from embedpress.errors import UsageError
 from embedpress.vectors import Manifest, write_atomic
+from embedpress.vectors.arrow import saved_files
 from embedpress.vectors.files import check_no_file
 
 DEFAULT_TEXT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
@@ -144,7 +145,7 @@ def _extract(
 ) -> Manifest:
     from embedpress.extract.job import extract_images, extract_text
 
-    if source.is_dir() and not any(source.glob("*.parquet")):
+    if source.is_dir() and not any(source.glob("*.parquet")) and saved_files(source) is None:
         with progress_bar("images") as advance:
             return extract_images(
                 source,

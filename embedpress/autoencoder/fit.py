@@ -13,7 +13,7 @@ from embedpress.analyze.drift_folder import write_reference
 from embedpress.autoencoder.estimator import Compressor, Progress
 from embedpress.autoencoder.pretrained import save
 from embedpress.errors import InputError
-from embedpress.vectors import open_vectors
+from embedpress.vectors import is_plain, open_vectors
 from embedpress.vectors.files import check_no_file
 from embedpress.vectors.holdout import held_out
 
@@ -61,7 +61,7 @@ def fit(
         If an ONNX graph does not give the trained network's results.
     """
     check_no_file(Path(out))
-    plain = not Path(source).is_dir()
+    plain = is_plain(source)
     vectors = open_vectors(source, metric=compressor.metric if plain else None, column=column)
     if vectors.kind != "embeddings":
         raise InputError(f"{source} holds {vectors.kind}: fit on the embeddings themselves")
@@ -97,7 +97,7 @@ def fit(
 
 
 def _sample_queries(source: str | Path, compressor: Compressor) -> NDArray[np.float32]:
-    plain = not Path(source).is_dir()
+    plain = is_plain(source)
     vectors = open_vectors(source, metric=compressor.metric if plain else None)
     if vectors.kind != "embeddings":
         raise InputError(f"{source} holds {vectors.kind}: sample queries are embeddings")

@@ -24,7 +24,10 @@ from embedpress.console import progress_bar, stopwatch
 
 def extract_text_command(
     source: Annotated[
-        Path, typer.Argument(metavar="INPUT", help=".txt (a line each), .jsonl, .csv, .parquet.")
+        Path,
+        typer.Argument(
+            metavar="INPUT", help=".txt (a line each), .jsonl, .csv, .parquet, a saved dataset."
+        ),
     ],
     out: Out,
     model: Annotated[

@@ -117,9 +117,9 @@ def fit_command(
 
 
 def _metric_of(source: Path) -> str:
-    from embedpress.vectors import read_manifest
+    from embedpress.vectors import is_plain, read_manifest
 
-    return read_manifest(source).metric if source.is_dir() else "cosine"
+    return "cosine" if is_plain(source) else read_manifest(source).metric
 
 
 def _whole_numbers(text: str) -> tuple[int, ...]:

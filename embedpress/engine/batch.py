@@ -22,8 +22,8 @@ class EncodeBatch:
     """Replaces the embeddings of a batch by their codes or latents.
 
     It can be pickled, and is small then: each process opens the compressor on the first batch.
-    So it serves as the function of Ray Data's ``map_batches``, of Dask's ``map_partitions`` and,
-    with ``map``, of Spark's ``mapInPandas``.
+    So it serves as the function of Ray Data's ``map_batches``, of Dask's ``map_partitions``, of
+    Hugging Face's ``Dataset.map`` and, with ``map``, of Spark's ``mapInPandas``.
 
     Parameters
     ----------
@@ -53,6 +53,7 @@ class EncodeBatch:
     --------
     >>> encode = EncodeBatch("model")
     >>> dataset.map_batches(encode, batch_format="pyarrow")  # Ray Data
+    >>> dataset.map(encode, batched=True, remove_columns="vector")  # Hugging Face datasets
     >>> frame.mapInPandas(lambda frames: map(encode, frames), "id long, code binary")  # Spark
     >>> frame.map_partitions(encode, meta=encode(frame._meta))  # Dask
     """
@@ -148,7 +149,7 @@ class EncodeBatch:
     def _arrow(self, table: Any) -> Any:
         import pyarrow as pa
 
-        from embedpress.vectors.parquet import matrix_of
+        from embedpress.vectors.column import matrix_of
         from embedpress.vectors.shard import value_array
 
         columns = dict(zip(table.column_names, table.columns, strict=True))

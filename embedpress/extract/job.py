@@ -53,7 +53,8 @@ def extract_text(
     Parameters
     ----------
     input : str or Path
-        A .txt, .jsonl, .csv or .parquet file or a folder of .parquet files; see
+        A .txt, .jsonl, .csv, .parquet or .arrow file, a folder of .parquet files or a saved
+        dataset; see
         :func:`embedpress.extract.texts.open_texts`.
     out : str or Path
         The folder to write. The same command finishes a job that was killed.

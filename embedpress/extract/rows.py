@@ -1,4 +1,4 @@
-"""Records of a text input, one format at a time: .txt, .jsonl, .csv (each also .gz), .parquet."""
+"""Records of a text input, a format at a time: .txt, .jsonl, .csv (also .gz), .parquet, .arrow."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import gzip
 import json
 import logging
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
@@ -15,10 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from embedpress.errors import FormatError, InputError, UsageError
+from embedpress.vectors.arrow import reading_arrow
 
-FORMATS = (".txt", ".jsonl", ".csv", ".parquet")
+FORMATS = (".txt", ".jsonl", ".csv", ".parquet", ".arrow")
+TABLES = (".parquet", ".arrow")
 # A file without line ends must not be able to fill the memory.
 MAX_LINE_BYTES = 64 << 20
+
+_BATCH_ROWS = 1024
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +37,7 @@ class Row(NamedTuple):
 def format_of(path: Path) -> str:
     """The format of a file by its name, without a closing ``.gz``."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes[-1:] == [".gz"] and suffixes[-2:-1] != [".parquet"]:
+    if suffixes[-1:] == [".gz"] and suffixes[-2:-1] not in ([".parquet"], [".arrow"]):
         suffixes.pop()
     if not suffixes or suffixes[-1] not in FORMATS:
         raise UsageError(f"{path.name}: texts are read from {', '.join(FORMATS)}")
@@ -42,7 +46,7 @@ def format_of(path: Path) -> str:
 
 def place(path: Path, number: int) -> str:
     """A record's place, for messages: ``reviews.csv, line 7``."""
-    return f"{path.name}, {'row' if format_of(path) == '.parquet' else 'line'} {number}"
+    return f"{path.name}, {'row' if format_of(path) in TABLES else 'line'} {number}"
 
 
 def read_rows(path: Path, column: str) -> Iterator[Row]:
@@ -58,7 +62,7 @@ def read_rows(path: Path, column: str) -> Iterator[Row]:
     Yields
     ------
     Row
-        In file order. Numbers are lines counted from 1, or rows from 0 for Parquet.
+        In file order. Numbers are lines counted from 1, or rows from 0 for tables.
 
     Raises
     ------
@@ -73,6 +77,8 @@ def read_rows(path: Path, column: str) -> Iterator[Row]:
             yield from _read_jsonl(path)
         elif kind == ".csv":
             yield from _read_csv(path)
+        elif kind == ".arrow":
+            yield from _read_arrow(path)
         else:
             yield from _read_parquet(path)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
@@ -156,21 +162,43 @@ def _next_record(reader: Any, path: Path) -> list[str] | None:
 def _read_parquet(path: Path) -> Iterator[Row]:
     try:
         file = pq.ParquetFile(path)
-        names = [field.name for field in file.schema_arrow if _is_plain(field.type)]
-        dropped = [name for name in file.schema_arrow.names if name not in names]
-        if len(set(names)) != len(names):
-            raise InputError(f"{path.name}: two columns of the same name")
-        if dropped:
-            _log.warning("%s: nested and binary columns left out: %s", path.name, dropped)
-        number = 0
-        for batch in file.iter_batches(batch_size=1024, columns=names):
-            for values in batch.to_pylist():
-                yield Row(number, values)
-                number += 1
+        names = _plain_columns(file.schema_arrow, path)
+        yield from _table_rows(file.iter_batches(batch_size=_BATCH_ROWS, columns=names))
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         if isinstance(error, (FileNotFoundError, PermissionError)):
             raise
         raise FormatError(f"{path.name}: not a Parquet file that can be read ({error})") from error
+
+
+def _read_arrow(path: Path) -> Iterator[Row]:
+    with reading_arrow(path) as (schema, batches):
+        names = _plain_columns(schema, path)
+        yield from _table_rows(
+            batch.select(names).slice(start, _BATCH_ROWS)
+            for batch in batches
+            for start in range(0, len(batch), _BATCH_ROWS)
+        )
+
+
+def _plain_columns(schema: pa.Schema, path: Path) -> list[str]:
+    """Names of the columns that metadata can be; vectors, pictures and the like are left out."""
+    names = [field.name for field in schema if _is_plain(field.type)]
+    dropped = [name for name in schema.names if name not in names]
+    if len(set(names)) != len(names):
+        raise InputError(f"{path.name}: two columns of the same name")
+    if dropped:
+        _log.warning("%s: nested and binary columns left out: %s", path.name, dropped)
+    return names
+
+
+def _table_rows(batches: Iterable[pa.RecordBatch]) -> Iterator[Row]:
+    number = 0
+    for batch in batches:
+        # Bytes that are no UTF-8, or lengths beyond the file's end, must not be followed.
+        batch.validate(full=True)
+        for values in batch.to_pylist():
+            yield Row(number, values)
+            number += 1
 
 
 def _is_plain(kind: pa.DataType) -> bool:

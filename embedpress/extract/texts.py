@@ -14,6 +14,7 @@ import pyarrow as pa
 from embedpress.errors import InputError, UsageError
 from embedpress.extract.columns import Column
 from embedpress.extract.rows import Row, format_of, place, read_rows
+from embedpress.vectors.arrow import saved_files
 from embedpress.vectors.files import sha256_of
 from embedpress.vectors.ids import UniqueIds
 
@@ -138,9 +139,9 @@ def open_texts(path: str | Path, *, column: str = "text", id_column: str | None 
     Parameters
     ----------
     path : str or Path
-        A .txt (a text on each line), .jsonl, .csv or .parquet file, or a folder of .parquet
-        files, taken in the order of their names; all but Parquet may be gzipped (.gz). Text
-        files are UTF-8.
+        A .txt (a text on each line), .jsonl, .csv, .parquet or .arrow file, a folder of .parquet
+        files, taken in the order of their names, or one that ``datasets.Dataset.save_to_disk``
+        wrote. Text files are UTF-8 and may be gzipped (.gz).
     column : str
         The column that holds the texts; a .txt file has only one, whatever its name.
     id_column : str, optional
@@ -241,9 +242,12 @@ class _UniqueTexts:
 
 def _files(path: Path) -> list[Path]:
     if path.is_dir():
+        saved = saved_files(path)
+        if saved is not None:
+            return saved
         files = sorted(file for file in path.iterdir() if file.suffix.lower() == ".parquet")
         if not files:
-            raise UsageError(f"{path.name}: no .parquet files in this folder")
+            raise UsageError(f"{path.name}: no .parquet files, and no dataset, in this folder")
         return files
     if not path.is_file():
         raise UsageError(f"{path}: no such file")

@@ -21,10 +21,12 @@ from embedpress.vectors import (
     Batch,
     Manifest,
     Vectors,
+    is_plain,
     open_vectors,
     sha256_of,
     shard_table,
 )
+from embedpress.vectors.arrow import saved_files
 from embedpress.vectors.budget import Budget
 from embedpress.vectors.shard import ROW_GROUP
 
@@ -176,7 +178,7 @@ class _Work:
 
 def metric_for(source: str | Path, compressor: OnnxCompressor) -> str | None:
     """A plain file says nothing of its metric: it is read by the compressor's."""
-    return None if Path(source).is_dir() else compressor.metric
+    return compressor.metric if is_plain(source) else None
 
 
 def check_kind(vectors: Vectors, compressor: OnnxCompressor) -> None:
@@ -201,6 +203,9 @@ def check_kind(vectors: Vectors, compressor: OnnxCompressor) -> None:
 def inputs_fingerprint(vectors: Vectors) -> str:
     """Text that is another when the vectors are: of the shards' checksums, or of the file."""
     if vectors.manifest is None:
-        return sha256_of(vectors.path)
+        files = saved_files(vectors.path)
+        if files is None:
+            return sha256_of(vectors.path)
+        return hashlib.sha256("".join(map(sha256_of, files)).encode()).hexdigest()
     sums = "".join(shard.sha256 for shard in vectors.manifest.shards)
     return hashlib.sha256(sums.encode()).hexdigest()

@@ -3,7 +3,7 @@
 from embedpress.vectors.batch import Batch
 from embedpress.vectors.budget import parse_size, rows_within
 from embedpress.vectors.check import check_codes, check_unique, check_vectors
-from embedpress.vectors.dataset import Vectors, open_vectors
+from embedpress.vectors.dataset import Vectors, is_plain, open_vectors
 from embedpress.vectors.files import atomic_path, sha256_of, write_atomic
 from embedpress.vectors.manifest import (
     FORMAT_VERSION,
@@ -25,6 +25,7 @@ __all__ = [
     "check_codes",
     "check_unique",
     "check_vectors",
+    "is_plain",
     "open_vectors",
     "parse_size",
     "read_manifest",

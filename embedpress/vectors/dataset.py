@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from embedpress.errors import FormatError, InputError, MismatchError, StorageError, UsageError
+from embedpress.vectors.arrow import open_arrow, saved_files
 from embedpress.vectors.batch import Batch, as_metadata, cut, join
 from embedpress.vectors.check import (
     METRICS,
@@ -234,6 +235,11 @@ class Vectors:
             raise FormatError(f"{self.path} cannot be read, is it corrupt? {text}") from error
 
 
+def is_plain(path: str | os.PathLike[str]) -> bool:
+    """Whether vectors do not say for which metric they are: those of others' files and folders."""
+    return not Path(path).is_dir() or saved_files(Path(path)) is not None
+
+
 def open_vectors(
     path: str | os.PathLike[str], *, metric: str | None = None, column: str | None = None
 ) -> Vectors:
@@ -242,11 +248,12 @@ def open_vectors(
     Parameters
     ----------
     path
-        A folder with a manifest.json, or a .npy, .npz, .fvecs, .parquet or .safetensors file.
+        A folder with a manifest.json, a folder that ``datasets.Dataset.save_to_disk`` wrote, or
+        a .npy, .npz, .fvecs, .parquet, .arrow or .safetensors file.
     metric
-        "cosine", "ip" or "l2"; a folder's own by default, "cosine" for a plain file.
+        "cosine", "ip" or "l2"; a folder's own by default, "cosine" where nothing says it.
     column
-        The column, array or tensor to read, where a plain file holds several.
+        The column, array or tensor to read, where a plain file or a dataset holds several.
 
     Returns
     -------
@@ -276,6 +283,9 @@ def open_vectors(
         with storage_errors(path, "read"), path.open("rb"):
             pass
         return Vectors(path, open_file(path, column), metric or METRICS[0])
+    saved = saved_files(path)
+    if saved is not None:
+        return Vectors(path, open_arrow(saved, column, path), metric or METRICS[0])
     if column is not None:
         raise UsageError(f"{path} is a folder with columns of its own: leave the column out")
     if not (path / MANIFEST).exists() and any(is_journal(file.name) for file in path.iterdir()):

@@ -31,6 +31,7 @@ def open_file(path: Path, column: str | None) -> Source:
     InputError
         If it holds something else than one usable matrix.
     """
+    from embedpress.vectors.arrow import open_arrow
     from embedpress.vectors.npz import open_npz
     from embedpress.vectors.parquet import open_parquet
 
@@ -48,6 +49,8 @@ def open_file(path: Path, column: str | None) -> Source:
             return open_parquet(path, column)
         if suffix == ".safetensors":
             return open_safetensors(path, column)
+        if suffix == ".arrow":
+            return open_arrow([path], column, path)
     except EmbedpressError:
         raise
     except Exception as error:
@@ -57,7 +60,7 @@ def open_file(path: Path, column: str | None) -> Source:
         raise FormatError(f"{path} is not a readable {suffix} file: {text}") from error
     raise UsageError(
         f"{path}: vectors are read from a folder with a manifest.json, or from .npy, .npz,"
-        " .fvecs, .parquet or .safetensors files"
+        " .fvecs, .parquet, .arrow or .safetensors files"
     )
 
 

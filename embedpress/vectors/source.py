@@ -65,7 +65,7 @@ class ArraySource:
         for low in range(start, stop, rows):
             part = self._array[low : min(low + rows, stop)]
             yield Block(part if self._decode is None else self._decode(part, low))
-            _let_go(self._array)
+            let_go(self._array.base)
 
     def ids(self, start: int, stop: int) -> Iterator[pa.Array]:
         """Yield row numbers."""
@@ -95,10 +95,10 @@ def map_matrix(
         raise FormatError(f"{path} cannot be mapped into memory: {error}") from None
 
 
-def _let_go(array: npt.NDArray[Any]) -> None:
+def let_go(mapped: object) -> None:
     """Give back the memory of a map's pages; a page that is looked at again is read again."""
-    if isinstance(array.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-        array.base.madvise(mmap.MADV_DONTNEED)
+    if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def check_shape(name: str, shape: tuple[int, ...], dtype: np.dtype[Any] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,36 @@ def _parquet(folder: Path, x: np.ndarray) -> Path:
     return folder / "x.parquet"
 
 
+def _arrow(folder: Path, x: np.ndarray, first_row: int = 0) -> Path:
+    lists = pa.array(list(x), pa.list_(pa.float32()))
+    texts = [f"row {i}" for i in range(first_row, first_row + len(x))]
+    table = pa.table({"vector": lists, "text": texts})
+    with pa.ipc.new_stream(folder / "x.arrow", table.schema) as writer:
+        writer.write_table(table, max_chunksize=5)
+    return folder / "x.arrow"
+
+
+def _arrow_file(folder: Path, x: np.ndarray) -> Path:
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(x.reshape(-1)), x.shape[1])
+    table = pa.table({"vector": lists})
+    options = pa.ipc.IpcWriteOptions(compression="lz4")
+    with pa.ipc.new_file(folder / "z.arrow", table.schema, options=options) as writer:
+        writer.write_table(table, max_chunksize=10)
+    return folder / "z.arrow"
+
+
+def _saved_dataset(folder: Path, x: np.ndarray) -> Path:
+    """As the datasets library saves one, in two files."""
+    out = folder / "dataset"
+    out.mkdir(exist_ok=True)
+    half, names = len(x) // 20 * 10, ["data-00000-of-00002.arrow", "data-00001-of-00002.arrow"]
+    _arrow(out, x[:half]).rename(out / names[0])
+    _arrow(out, x[half:], half).rename(out / names[1])
+    state = {"_data_files": [{"filename": name} for name in names], "_split": None}
+    (out / "state.json").write_text(json.dumps(state))
+    return out
+
+
 def _safetensors(folder: Path, x: np.ndarray) -> Path:
     safetensors.numpy.save_file({"x": x, "bias": x[0].copy()}, folder / "x.safetensors")
     return folder / "x.safetensors"
@@ -74,6 +105,9 @@ SAVERS: dict[str, Save] = {
     "npz-compressed": _npz_compressed,
     "fvecs": _fvecs,
     "parquet": _parquet,
+    "arrow": _arrow,
+    "arrow-file": _arrow_file,
+    "saved-dataset": _saved_dataset,
     "safetensors": _safetensors,
     "folder": save_folder,
 }

@@ -16,9 +16,11 @@ from embedpress.errors import EmbedpressError
 from embedpress.vectors import open_vectors
 
 TARGETS = [
-    *(name for name in sorted(SAVERS) if name != "folder"),
+    *(name for name in sorted(SAVERS) if name not in ("folder", "saved-dataset")),
     "folder/manifest.json",
     "folder/part-00001.parquet",
+    "saved-dataset/state.json",
+    "saved-dataset/data-00001-of-00002.arrow",
     "foreign",
 ]
 
