@@ -6,6 +6,7 @@ import contextlib
 import numbers
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from embedpress.autoencoder.network import InputScale, Tower
 from embedpress.autoencoder.options import AUTO, check_options
 from embedpress.autoencoder.record import Record, kept_record, runs
 from embedpress.autoencoder.sizing import DEFAULT_TARGET, chosen_size, ladder, train_sizes
+from embedpress.autoencoder.tensorboard import TrainingLog
 from embedpress.autoencoder.towers import TowerBuilder
 from embedpress.autoencoder.trainer import TrainerOptions, train_tower
 from embedpress.autoencoder.validation import FEWEST_QUERIES, Holdout, Validation
@@ -196,6 +198,7 @@ class Compressor(HubMixin, TrainedTowers):
         *,
         queries: ArrayLike | None = None,
         progress: Progress | None = None,
+        log_dir: str | Path | None = None,
     ) -> Compressor:
         """Train both towers from their linear starts.
 
@@ -211,6 +214,9 @@ class Compressor(HubMixin, TrainedTowers):
             relevance judgements.
         progress : callable, optional
             Called with the tower's name, the steps done and the steps planned.
+        log_dir : str or Path, optional
+            Folder for TensorBoard's event files of this training; see
+            :class:`embedpress.autoencoder.tensorboard.TrainingLog`, also for what is raised.
 
         Returns
         -------
@@ -239,7 +245,8 @@ class Compressor(HubMixin, TrainedTowers):
                 f"than {FEWEST_QUERIES} at validation_fraction={self.validation_fraction}: give "
                 "more vectors, a larger fraction or a number as code_size"
             )
-        with self._training():
+        log = None if log_dir is None else TrainingLog(log_dir)
+        with self._training(), contextlib.nullcontext() if log is None else log:
             norms = np.einsum("ij,ij->i", x, x, dtype=np.float64)
             scale = float(np.sqrt(norms.mean())) if self.metric != "cosine" else 1.0
             self.scale_ = InputScale(self.metric, scale or 1.0)
@@ -257,10 +264,12 @@ class Compressor(HubMixin, TrainedTowers):
                 size = int(self.code_size)
                 self.code_tower_ = build.codes(train, size, self.groups or size)
             starts = {size: build.codes(train, size, self.groups or size) for size in sizes}
-            train_one = self._trainer(train, asking, validation, progress)
+            train_one = self._trainer(train, asking, validation, progress, log)
             self._train(train_one)
             if validation is not None and starts:
                 self._choose_size(starts, validation, train_one)
+            if log is not None:
+                log.figures(self)
         return self
 
     def partial_fit(
@@ -328,6 +337,7 @@ class Compressor(HubMixin, TrainedTowers):
         asking: Floats | None,
         validation: Validation | None,
         progress: Progress | None,
+        log: TrainingLog | None = None,
     ) -> TrainOne:
         """A function that trains a tower in place, by its name, and returns its history."""
         neighborhoods = Neighborhoods(
@@ -344,6 +354,7 @@ class Compressor(HubMixin, TrainedTowers):
                 options,
                 device=device,
                 on_step=None if progress is None else _named(progress, name),
+                log=None if log is None else log.tower(name),
             )
 
         return train_one

@@ -26,6 +26,7 @@ def fit(
     column: str | None = None,
     queries: str | Path | None = None,
     progress: Progress | None = None,
+    log_dir: str | Path | None = None,
 ) -> dict[str, Any]:
     """Train `compressor` on the embeddings of `source` and write its folder.
 
@@ -46,6 +47,8 @@ def fit(
         Embeddings of sample queries; see :meth:`Compressor.fit`. Do not evaluate with the same.
     progress : callable, optional
         Called with the tower's name, the steps done and the steps planned.
+    log_dir : str or Path, optional
+        Folder for TensorBoard's event files of this training.
 
     Returns
     -------
@@ -70,7 +73,8 @@ def fit(
     if kept.sum() < 2:
         kept[:] = True
     sample = None if queries is None else _sample_queries(queries, compressor)
-    compressor.fit(np.ascontiguousarray(batch.vectors[kept]), queries=sample, progress=progress)
+    train = np.ascontiguousarray(batch.vectors[kept])
+    compressor.fit(train, queries=sample, progress=progress, log_dir=log_dir)
     manifest = vectors.manifest
     about: dict[str, Any] = {"rows": vectors.count, "rows trained on": int(kept.sum())}
     if sample is not None:

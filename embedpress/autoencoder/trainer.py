@@ -18,6 +18,7 @@ from embedpress.autoencoder.losses import neighbor_distillation, reconstruction,
 from embedpress.autoencoder.neighbors import Batch, Neighborhoods
 from embedpress.autoencoder.network import Tower
 from embedpress.autoencoder.record import Record, judged_figure, lost_recall
+from embedpress.autoencoder.tensorboard import TowerLog
 from embedpress.autoencoder.validation import Validation
 
 PASSES, FEWEST_STEPS = 40, 600
@@ -63,6 +64,7 @@ def train_tower(
     *,
     device: torch.device,
     on_step: Callable[[int, int], None] | None = None,
+    log: TowerLog | None = None,
 ) -> list[Record]:
     """Train `tower` in place and leave it with its best weights.
 
@@ -77,6 +79,8 @@ def train_tower(
     device : torch.device
     on_step : callable, optional
         Called with the steps done and the steps planned.
+    log : TowerLog, optional
+        Told of every step and evaluation.
 
     Returns
     -------
@@ -103,6 +107,8 @@ def train_tower(
         if validation is not None:
             record |= validation.recalls(tower, device)
         history.append(record)
+        if log is not None:
+            log.evaluation(record)
         return best.update(record, tower)
 
     evaluate()
@@ -122,9 +128,12 @@ def train_tower(
         optimizer.zero_grad(set_to_none=True)
         parts["loss"].backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        for name, value in parts.items():
-            sums[name] = sums.get(name, 0.0) + float(value.detach())
+        found = {name: float(value.detach()) for name, value in parts.items()}
+        for name, value in found.items():
+            sums[name] = sums.get(name, 0.0) + value
         step, counted = step + 1, counted + 1
+        if log is not None:
+            log.step(step, found, optimizer.param_groups[0]["lr"])
         if on_step is not None:
             on_step(int(max(step / total, spent) * total), total)
         if step % every == 0:

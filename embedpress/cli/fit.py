@@ -65,6 +65,9 @@ def fit_command(
     ] = None,
     max_samples: Annotated[int, typer.Option(help="Train on at most so many rows.")] = 100_000,
     column: Annotated[str | None, typer.Option(help="Vector column of a plain file.")] = None,
+    log_dir: Annotated[
+        Path | None, typer.Option(help="Folder for TensorBoard's event files of this training.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps.")] = "cpu",
     num_threads: Threads = None,
@@ -101,7 +104,15 @@ def fit_command(
         num_threads=num_threads,
     )
     with stopwatch() as seconds, training_bar() as progress:
-        config = fit(source, out, compressor, column=column, queries=queries, progress=progress)
+        config = fit(
+            source,
+            out,
+            compressor,
+            column=column,
+            queries=queries,
+            progress=progress,
+            log_dir=log_dir,
+        )
     found = figures(compressor)
     result = {
         "output": str(out),
