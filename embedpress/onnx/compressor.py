@@ -21,8 +21,8 @@ from embedpress.vectors.document import read_document
 Floats = NDArray[np.float32]
 
 FORMAT_VERSION = 1
-BATCH_ROWS = 256
-"""Vectors of one run: the scores of their codewords, 32 KB a vector, stay in the cache."""
+BATCH_ROWS = 64
+"""Vectors of one run: with the scores of their codewords, 32 KB each, they stay in the cache."""
 
 
 def read_config(path: str | Path) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def test_it_does_what_the_estimator_does(
     fitted: Callable[..., Compressor], saved: Callable[..., Path], options: dict[str, Any]
 ) -> None:
     compressor, runtime = fitted(**options), load(saved(**options), num_threads=1)
-    x = curved(BATCH_ROWS + 300, seed=3)
+    x = curved(3 * BATCH_ROWS + 200, seed=3)
     for method in METHODS:
         found, expected = getattr(runtime, method)(x), getattr(compressor, method)(x)
         assert found.dtype == expected.dtype
@@ -48,7 +48,7 @@ def test_rows_do_not_depend_on_their_batch(
     saved: Callable[..., Path], options: dict[str, Any]
 ) -> None:
     runtime = load(saved(**options), num_threads=1)
-    x = curved(BATCH_ROWS + 200, seed=3)
+    x = curved(3 * BATCH_ROWS + 200, seed=3)
     for method in METHODS:
         run = getattr(runtime, method)
         whole = run(x)
