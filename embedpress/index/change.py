@@ -114,7 +114,7 @@ def add_to_index(
     budget = parse_size(memory_budget)
     with changing(folder) as change, storage_errors(folder):
         old = _stored(change)
-        _check_same(old.manifest, compressed, compressor, vectors)
+        _check_same(folder, old.manifest, compressed, compressor, vectors)
         embeddings = None
         if vectors is not None and old.manifest.rerank != "none":
             embeddings = rerank_vectors(vectors, compressed, compressor)
@@ -344,16 +344,13 @@ def _stored(change: Change) -> StoredIndex:
 
 
 def _check_same(
+    folder: Path,
     manifest: IndexManifest,
     compressed: Vectors,
     compressor: OnnxCompressor,
     vectors: str | Path | None,
 ) -> None:
-    if manifest.compressor != compressor.fingerprint:
-        raise MismatchError(
-            f"the index holds codes of another compressor (fingerprint {manifest.compressor}) "
-            f"than {compressor.path} ({compressor.fingerprint}): compress again with that one"
-        )
+    manifest.check_compressor(folder, compressor.path, compressor.fingerprint)
     if manifest.what != compressed.kind:
         raise MismatchError(f"the index holds {manifest.what}, {compressed.path} {compressed.kind}")
     if manifest.rerank != "none" and vectors is None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from embedpress.errors import FormatError
+from embedpress.errors import FormatError, MismatchError
 from embedpress.vectors.document import read_document
 
 MANIFEST = "manifest.json"
@@ -91,6 +91,20 @@ class IndexManifest:
     def rows(self) -> int:
         """Rows in the files, deleted ones too."""
         return self.count + self.deleted
+
+    def check_compressor(self, folder: str | Path, model: str | Path, fingerprint: str) -> None:
+        """Refuse the compressor at `model`, of a `fingerprint`, unless it made the index.
+
+        Raises
+        ------
+        MismatchError
+        """
+        if self.compressor != fingerprint:
+            raise MismatchError(
+                f"the index at {folder} holds {self.what} of another compressor (fingerprint "
+                f"{self.compressor[:12]}) than {model} ({fingerprint[:12]}): give the one that "
+                "made them"
+            )
 
 
 _FIRST = {"generation": 1, "deleted": 0, "choice": {}, "frame": None}

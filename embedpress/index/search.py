@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
-from embedpress.errors import FormatError, MismatchError, StorageError, UsageError, first_line
+from embedpress.errors import FormatError, StorageError, UsageError, first_line
 from embedpress.index.faiss_file import check_frame
 from embedpress.index.filter import filter_rows
 from embedpress.index.hits import Hits, RangeHits, best_first, padded
@@ -98,12 +98,7 @@ class SearchIndex:
                     raise
 
     def _open(self, manifest: IndexManifest, memory_map: bool | None, verify: bool | None) -> None:
-        if self.compressor.fingerprint != manifest.compressor:
-            raise MismatchError(
-                f"the index at {self.path} holds codes of another compressor (fingerprint "
-                f"{manifest.compressor}) than {self.compressor.path} "
-                f"({self.compressor.fingerprint}): search it with that one"
-            )
+        manifest.check_compressor(self.path, self.compressor.path, self.compressor.fingerprint)
         mapped = manifest.choice.get("memory_map") is True if memory_map is None else memory_map
         verify = not mapped if verify is None else verify
         files = {role: self.path / name for role, name in manifest.files.items()}

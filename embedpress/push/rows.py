@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from embedpress.errors import MismatchError, UsageError
+from embedpress.errors import UsageError
 from embedpress.index.manifest import IndexManifest, read_index_manifest
 from embedpress.index.scan import Scan
 from embedpress.index.stored import StoredIndex
@@ -60,10 +60,7 @@ class IndexRows:
         if form not in FORMS:
             raise UsageError(f"form={form!r} must be one of {', '.join(FORMS)}")
         self.manifest: IndexManifest = read_index_manifest(folder)
-        if self.manifest.compressor != compressor.fingerprint:
-            raise MismatchError(
-                f"the index at {folder} holds codes of another compressor than {compressor.path}"
-            )
+        self.manifest.check_compressor(folder, compressor.path, compressor.fingerprint)
         self.form = form
         self.compressor = compressor
         self.scan = Scan(compressor, self.manifest.what)

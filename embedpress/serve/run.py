@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from embedpress.errors import MismatchError, MissingDependencyError, StorageError, UsageError
+from embedpress.errors import MissingDependencyError, StorageError, UsageError
 from embedpress.serve.settings import API_KEY, SETTINGS, Settings, read_api_key
 
 BACKLOG = 2048
@@ -137,12 +137,7 @@ def _check_pair(settings: Settings) -> None:
 
     manifest = read_index_manifest(Path(settings.index))
     config = read_config(settings.model)
-    if manifest.compressor != config["fingerprint"]:
-        raise MismatchError(
-            f"the index at {settings.index} holds codes of another compressor (fingerprint "
-            f"{manifest.compressor[:12]}) than {settings.model} ({config['fingerprint'][:12]}): "
-            "serve it with that one"
-        )
+    manifest.check_compressor(settings.index, settings.model, config["fingerprint"])
 
 
 @contextmanager
