@@ -57,6 +57,12 @@ def model_card(
             kept += ["", f"Training of {form} did not beat {method}: the start was kept."]
         ratio = embedding_bytes / (size * width)
         lines.append(f"| {form} | {size} {unit} | {ratio:.1f}x | {trained} | {start} |")
+        for nested in metrics["nested"] if form == "latents" else []:
+            size, start = nested["n_components"], f"PCA {nested['start']:.3f}"
+            ratio, trained = embedding_bytes / (4 * size), f"{nested['trained']:.3f}"
+            lines.append(
+                f"| of them the first | {size} floats | {ratio:.1f}x | {trained} | {start} |"
+            )
     lines += [
         *kept,
         "",

@@ -49,6 +49,10 @@ class Compressor(HubMixin, TrainedTowers):
     ----------
     n_components : int or None, default 64
         Dimensions of a latent, fewer than the embeddings'. None trains no latents.
+    nested_sizes : sequence of int, default ()
+        Sizes below `n_components` that are trained too: the first so many floats of a latent,
+        scored against as many of a query's, are a latent of that size (Kusupati et al.,
+        "Matryoshka Representation Learning", 2022).
     code_size : int, "auto" or None, default 32
         Bytes of a code. "auto" trains several sizes and takes the smallest of 8, 16, 24,
         32, 48, 64, 96, 128, 192 and 256 that reaches `target_recall`; where none does, the
@@ -140,6 +144,7 @@ class Compressor(HubMixin, TrainedTowers):
         code_size: int | str | None = 32,
         *,
         metric: str = "cosine",
+        nested_sizes: Sequence[int] = (),
         hidden_sizes: Sequence[int] = (1024,),
         dropout: float = 0.0,
         batch_norm: bool = False,
@@ -166,6 +171,7 @@ class Compressor(HubMixin, TrainedTowers):
         self.n_components = n_components
         self.code_size = code_size
         self.metric = metric
+        self.nested_sizes = nested_sizes
         self.hidden_sizes = hidden_sizes
         self.dropout = dropout
         self.batch_norm = batch_norm
@@ -257,7 +263,9 @@ class Compressor(HubMixin, TrainedTowers):
             self.source_: dict[str, Any] = {}
             build = self._builder()
             self.latent_tower_ = (
-                build.latents(train, self.n_components) if self.n_components else None
+                build.latents(train, self.n_components, self.nested_sizes)
+                if self.n_components
+                else None
             )
             self.code_tower_: Tower | None = None
             if isinstance(self.code_size, numbers.Integral):

@@ -8,7 +8,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from embedpress.autoencoder.record import kept_record, runs
+from embedpress.autoencoder.record import kept_record, nested_recall, runs
 from embedpress.autoencoder.sizing import DEFAULT_TARGET
 from embedpress.evaluate.exact import without_own
 
@@ -57,13 +57,35 @@ def held_out_recall(compressor: Compressor) -> dict[str, dict[str, Any]]:
     return figures
 
 
+def nested_recalls(compressor: Compressor) -> list[dict[str, Any]]:
+    """recall@10 on held-out queries of each nested size, the smallest first.
+
+    Returns
+    -------
+    list of dict
+        ``n_components``; ``start``, that of as many principal components; ``trained``. Empty
+        where nothing is nested or was measured.
+    """
+    records = compressor.history_.get("latents", [])
+    if not records:
+        return []
+    trained = kept_record(runs(records)[-1], compressor.monitor)
+    names = {int(size): nested_recall(size) for size in compressor.nested_sizes}
+    return [
+        {"n_components": size, "start": records[0][name], "trained": trained[name]}
+        for size, name in names.items()
+        if name in trained and name in records[0]
+    ]
+
+
 def figures(compressor: Compressor) -> dict[str, Any]:
     """All that was measured in training, but for the history.
 
     Returns
     -------
     dict
-        ``held_out``, see :func:`held_out_recall`; ``sizes``, see the estimator's `sizes_`;
+        ``held_out``, see :func:`held_out_recall`; ``nested``, see :func:`nested_recalls`;
+        ``sizes``, see the estimator's `sizes_`;
         ``target_recall`` and ``target_reached``, None where `code_size` was given.
     """
     target = reached = None
@@ -73,6 +95,7 @@ def figures(compressor: Compressor) -> dict[str, Any]:
         reached = trained[compressor.code_size_] >= target
     return {
         "held_out": held_out_recall(compressor),
+        "nested": nested_recalls(compressor),
         "sizes": compressor.sizes_,
         "target_recall": target,
         "target_reached": reached,

@@ -99,6 +99,8 @@ class Tower(nn.Module):
     Documents pass the encoder (and the quantizer), queries pass the query encoder and are
     never quantized (asymmetric search: Jégou et al., "Product Quantization for Nearest
     Neighbor Search", 2011). All inputs here are already at unit scale.
+
+    Where sizes are nested, the first so many floats of a latent are a latent too.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class Tower(nn.Module):
         query_encoder: ResidualMap,
         decoder: ResidualMap,
         quantizer: AdditiveQuantizer | None = None,
+        nested_sizes: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -115,6 +118,14 @@ class Tower(nn.Module):
         self.quantizer = quantizer
         # The temperature of the student's scores is learnt from the teacher's.
         self.log_scale = nn.Parameter(torch.zeros(()))
+        self.nested_sizes = tuple(nested_sizes)
+        if self.nested_sizes:
+            self.nested_log_scales = nn.Parameter(torch.zeros(len(self.nested_sizes)))
+
+    def temperatures(self) -> list[tuple[int, Tensor]]:
+        """Sizes of latents that are trained, the whole one first, each with its log scale."""
+        nested = self.nested_log_scales if self.nested_sizes else ()
+        return [(self.width, self.log_scale), *zip(self.nested_sizes, nested, strict=True)]
 
     @property
     def width(self) -> int:

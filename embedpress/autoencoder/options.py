@@ -50,6 +50,7 @@ def check_options(options: Mapping[str, Any], dim: int) -> None:
             f"n_components={n_components} must lie between 1 and {dim - 1}, "
             f"below the embeddings' {dim} dimensions"
         )
+    _check_nested(options["nested_sizes"], n_components)
     if options["target_recall"] is not None:
         if code_size != AUTO:
             raise UsageError(
@@ -105,6 +106,18 @@ def check_code_size(code_size: int, groups: int | None, *, dim: int, metric: str
             f"metric 'l2' needs one codebook a slice, groups={code_size} like "
             f"code_size, not {groups}: distances to a sum of codewords cannot be "
             "looked up codeword by codeword"
+        )
+
+
+def _check_nested(sizes: Any, n_components: int | None) -> None:
+    if not isinstance(sizes, Iterable) or not all(_is_whole(size) for size in sizes):
+        raise UsageError(f"nested_sizes={sizes!r} must be a list of whole numbers")
+    found = list(sizes)
+    if found and n_components is None:
+        raise UsageError("nested_sizes are beginnings of a latent: give n_components too")
+    if any(not 1 <= size < (n_components or 0) for size in found) or found != sorted(set(found)):
+        raise UsageError(
+            f"nested_sizes={found} must rise and lie between 1 and n_components={n_components}"
         )
 
 

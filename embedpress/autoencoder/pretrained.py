@@ -144,7 +144,8 @@ def _config(compressor: Compressor) -> dict[str, Any]:
         for name, value in compressor.get_params().items()
         if name not in MACHINE
     }
-    parameters["hidden_sizes"] = [int(hidden) for hidden in parameters["hidden_sizes"]]
+    for name in ("hidden_sizes", "nested_sizes"):
+        parameters[name] = [int(size) for size in parameters[name]]
     return {
         "kind": "compressor",
         "format_version": FORMAT_VERSION,
@@ -152,6 +153,7 @@ def _config(compressor: Compressor) -> dict[str, Any]:
         "dim": compressor.n_features_in_,
         "metric": compressor.metric,
         "n_components": parameters["n_components"],
+        "nested_sizes": parameters["nested_sizes"],
         "code_size": compressor.code_size_,
         "stages": stages,
         "groups": groups,
@@ -197,7 +199,8 @@ def _tower(tensors: dict[str, torch.Tensor], prefix: str, compressor: Compressor
         if books is not None and (books.ndim != 4 or books.shape[2] != CODEBOOK_SIZE):
             raise ValueError(f"codebooks of shape {tuple(books.shape)}")
         quantizer = None if books is None else AdditiveQuantizer(books)
-        tower = Tower(encoder, query_encoder, decoder, quantizer)
+        nested = compressor.nested_sizes if prefix == "latents" else ()
+        tower = Tower(encoder, query_encoder, decoder, quantizer, nested)
     tower.load_state_dict(state, assign=True)
     return tower.eval()
 

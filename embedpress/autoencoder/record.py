@@ -7,7 +7,13 @@ import math
 from typing import Any
 
 Record = dict[str, Any]
-"""An evaluation: step, seconds, loss and its parts, recall, noisy_recall where it is measured."""
+"""An evaluation: step, seconds, loss and its parts, recall, where they are measured noisy_recall
+and the recall of each nested size."""
+
+
+def nested_recall(size: int) -> str:
+    """The name in a record of the recall that the first `size` floats of a latent give."""
+    return f"recall_{size}"
 
 
 def runs(records: list[Record]) -> list[list[Record]]:

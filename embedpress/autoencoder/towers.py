@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,10 +26,10 @@ class TowerBuilder:
     batch_norm: bool
     seed: int
 
-    def latents(self, train: Floats, n_components: int) -> Tower:
+    def latents(self, train: Floats, n_components: int, nested_sizes: Sequence[int]) -> Tower:
         """A tower that is PCA of vectors `train` (n, d) at unit scale."""
         axes, mean, _ = principal_axes(train, n_components)
-        return self._tower(axes, mean, None)
+        return self._tower(axes, mean, None, nested_sizes)
 
     def codes(self, train: Floats, code_size: int, groups: int) -> Tower:
         """A tower that is a balanced rotation of `train` (n, d) with k-means codebooks."""
@@ -40,7 +41,13 @@ class TowerBuilder:
         with torch.random.fork_rng(devices=[]):
             return self._tower(axes, mean, AdditiveQuantizer(torch.from_numpy(books)))
 
-    def _tower(self, axes: Floats, mean: Floats, quantizer: AdditiveQuantizer | None) -> Tower:
+    def _tower(
+        self,
+        axes: Floats,
+        mean: Floats,
+        quantizer: AdditiveQuantizer | None,
+        nested_sizes: Sequence[int] = (),
+    ) -> Tower:
         weight, centre = torch.from_numpy(axes), torch.from_numpy(mean)
         shift = -(weight @ centre)
         # An inner product with a query needs the query uncentred, a distance centred alike.
@@ -50,6 +57,7 @@ class TowerBuilder:
             self._map(weight, query_shift),
             self._map(weight.T, centre),
             quantizer,
+            nested_sizes,
         )
 
     def _map(self, weight: torch.Tensor, bias: torch.Tensor) -> ResidualMap:

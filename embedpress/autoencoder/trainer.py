@@ -168,9 +168,12 @@ def _losses(
     same = (batch.anchors[:, None] == batch.documents[None, :]) & (not batch.asked)
     own = torch.from_numpy(same).to(device)
     teacher = similarity(asked, clean, options.metric) / options.temperature
-    sharpness = tower.log_scale.exp() / options.temperature
-    student = similarity(queries, latent, options.metric) * sharpness
-    distillation = neighbor_distillation(teacher, student, own)
+    sizes = tower.temperatures()
+    distillation = latent.new_zeros(())
+    for size, log_scale in sizes:
+        student = similarity(queries[:, :size], latent[:, :size], options.metric)
+        student = student * log_scale.exp() / options.temperature
+        distillation = distillation + neighbor_distillation(teacher, student, own) / len(sizes)
     # The decoder's linear part shapes the latents; its network only learns to read them, for
     # which a part of the batch is enough.
     shaping = reconstruction(clean, tower.decoder.linear(latent))
@@ -195,7 +198,11 @@ def _optimizer(tower: Tower, options: TrainerOptions) -> torch.optim.Optimizer:
     groups: list[dict[str, Any]] = [
         {"params": residual, "lr": rate, "weight_decay": options.weight_decay},
         {"params": linear, "lr": rate / 5, "weight_decay": 0.0},
-        {"params": [tower.log_scale], "lr": rate * 10, "weight_decay": 0.0},
+        {
+            "params": [tower.log_scale, *([tower.nested_log_scales] if tower.nested_sizes else [])],
+            "lr": rate * 10,
+            "weight_decay": 0.0,
+        },
     ]
     if tower.quantizer is not None:
         groups.append({"params": [tower.quantizer.codebooks], "lr": rate, "weight_decay": 0.0})

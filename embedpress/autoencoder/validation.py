@@ -13,6 +13,7 @@ from torch import Tensor
 
 from embedpress.autoencoder.augment import corrupted
 from embedpress.autoencoder.network import Tower
+from embedpress.autoencoder.record import nested_recall
 
 Floats = NDArray[np.float32]
 
@@ -54,22 +55,28 @@ class Validation:
 
     def recall(self, tower: Tower, device: torch.device) -> float:
         """recall@k of the tower's search: queries not quantized, documents as stored."""
-        return self._recall(tower, device, self.queries)
+        return self._recall(
+            encode_queries(tower, self.queries, device), stored_latents(tower, self.base, device)
+        )
 
     def recalls(self, tower: Tower, device: torch.device) -> dict[str, float]:
-        """`recall`, and with corrupted queries `noisy_recall`: of the same true neighbours."""
-        found = {"recall": self.recall(tower, device)}
+        """`recall`, and with corrupted queries `noisy_recall`: of the same true neighbours.
+
+        For each nested size the recall of so many floats, as ``recall_32``.
+        """
+        queries = encode_queries(tower, self.queries, device)
+        stored = stored_latents(tower, self.base, device)
+        found = {"recall": self._recall(queries, stored)}
+        for size in tower.nested_sizes:
+            found[nested_recall(size)] = self._recall(queries[:, :size], stored[:, :size])
         if self.corrupted is not None:
-            found["noisy_recall"] = self._recall(tower, device, self.corrupted)
+            noisy = encode_queries(tower, self.corrupted, device)
+            found["noisy_recall"] = self._recall(noisy, stored)
         return found
 
-    def _recall(self, tower: Tower, device: torch.device, queries: Floats) -> float:
-        found = faiss.knn(
-            encode_queries(tower, queries, device),
-            stored_latents(tower, self.base, device),
-            self.k,
-            metric=self.kind,
-        )[1]
+    def _recall(self, queries: Floats, stored: Floats) -> float:
+        queries, stored = np.ascontiguousarray(queries), np.ascontiguousarray(stored)
+        found = faiss.knn(queries, stored, self.k, metric=self.kind)[1]
         hits = [len(np.intersect1d(f, t)) for f, t in zip(found, self.truth, strict=True)]
         return float(np.sum(hits) / self.truth.size)
 

@@ -36,6 +36,9 @@ def compress_command(
     model: Model,
     out: Out,
     what: Annotated[What, typer.Option(help="Bytes or floats.")] = What.codes,
+    n_components: Annotated[
+        int | None, typer.Option(help="With latents: their floats, one of the sizes of the fit.")
+    ] = None,
     column: Annotated[str | None, typer.Option(help="Vector column of a plain file.")] = None,
     rows_per_shard: RowsPerShard = 65_536,
     memory_budget: MemoryBudget = "2G",
@@ -62,6 +65,7 @@ def compress_command(
             model,
             out,
             what=what.value,
+            n_components=n_components,
             column=column,
             rows_per_shard=rows_per_shard,
             memory_budget=memory_budget,

@@ -34,6 +34,9 @@ def fit_command(
     source: Annotated[Path, typer.Argument(metavar="EMB", help="Embeddings: folder or file.")],
     out: Out,
     n_components: Annotated[int, typer.Option(help="Floats of a latent; 0 for none.")] = 64,
+    nested: Annotated[
+        str, typer.Option(help="Shorter latents, as in 16,32: the first floats of the whole one.")
+    ] = "",
     code_size: CodeSize = None,
     target_recall: TargetRecall = None,
     metric: Annotated[
@@ -88,7 +91,8 @@ def fit_command(
         parse_code_size(code_size, target_recall),
         target_recall=target_recall,
         metric=metric.value if metric else _metric_of(source),
-        hidden_sizes=_whole_numbers(hidden_sizes),
+        nested_sizes=_whole_numbers("--nested", nested),
+        hidden_sizes=_whole_numbers("--hidden-sizes", hidden_sizes),
         dropout=dropout,
         batch_norm=batch_norm,
         noise=noise,
@@ -133,8 +137,8 @@ def _metric_of(source: Path) -> str:
     return "cosine" if is_plain(source) else read_manifest(source).metric
 
 
-def _whole_numbers(text: str) -> tuple[int, ...]:
+def _whole_numbers(option: str, text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(",") if part.strip())
     except ValueError:
-        raise UsageError(f"--hidden-sizes {text!r} must be whole numbers, as in 1024,512") from None
+        raise UsageError(f"{option} {text!r} must be whole numbers, as in 32,16") from None

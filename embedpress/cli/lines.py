@@ -45,6 +45,11 @@ def figure_lines(found: dict[str, Any]) -> list[str]:
         )
         if held["fell_back"]:
             lines.append(f"    training did not beat {method}: the start was kept")
+    for nested in found["nested"]:
+        lines.append(
+            f"  its first {nested['n_components']} floats: recall@10 {nested['trained']:.3f}; "
+            f"PCA at the same {4 * nested['n_components']} bytes: {nested['start']:.3f}"
+        )
     if found["sizes"]:
         lines.append("  bytes  start  trained")
     for size in found["sizes"]:

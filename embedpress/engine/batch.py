@@ -32,6 +32,8 @@ class EncodeBatch:
     what : {"codes", "latents"}
     column : str
         The column of embeddings.
+    n_components : int, optional
+        Floats of a latent, one of the compressor's `latent_sizes`; the most by default.
     num_threads : int
         Threads of each process.
 
@@ -64,10 +66,13 @@ class EncodeBatch:
         *,
         what: str = "codes",
         column: str = "vector",
+        n_components: int | None = None,
         num_threads: int = 1,
     ) -> None:
         if what not in WHAT:
             raise UsageError(f"what={what!r} must be codes or latents")
+        if what == "codes" and n_components is not None:
+            raise UsageError("n_components is a size of latents: give what='latents' with it")
         self.model, self.what, self.column = str(Path(model).absolute()), what, column
         self.num_threads = num_threads
         self.output = "code" if what == "codes" else "vector"
@@ -78,7 +83,12 @@ class EncodeBatch:
         size = compressor.code_size if what == "codes" else compressor.n_components
         if size is None:
             raise InputError(f"the compressor at {model} gives no {what}: fit it with them")
-        self.dim, self.size = compressor.dim, size
+        if n_components not in (None, *compressor.latent_sizes):
+            sizes = ", ".join(map(str, compressor.latent_sizes))
+            raise UsageError(
+                f"the compressor at {model} gives latents of {sizes} floats, not {n_components}"
+            )
+        self.dim, self.size = compressor.dim, n_components or size
 
     def encode(self, X: npt.ArrayLike) -> npt.NDArray[Any]:
         """Codes (n, size), uint8, or latents (n, size), float32, of embeddings (n, dim).
@@ -91,7 +101,9 @@ class EncodeBatch:
             If the folder holds another compressor by now.
         """
         compressor = self._compressor()
-        return compressor.encode(X) if self.what == "codes" else compressor.transform(X)
+        if self.what == "codes":
+            return compressor.encode(X)
+        return np.ascontiguousarray(compressor.transform(X)[:, : self.size])
 
     def __call__(self, batch: Any) -> Any:
         """Return a batch of the same form, with all other columns as they are.

@@ -126,7 +126,7 @@ def build_index(
     if rerank != "none" and vectors is not None:
         embeddings = rerank_vectors(vectors, compressed, compressor)
     layout = parse_factory(factory, compressed.count)
-    scan = Scan(compressor, compressed.kind)
+    scan = Scan(compressor, compressed.kind, compressed.dim)
     build = _Build(
         compressed=compressed,
         compressor=compressor,

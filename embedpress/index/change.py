@@ -118,7 +118,7 @@ def add_to_index(
         embeddings = None
         if vectors is not None and old.manifest.rerank != "none":
             embeddings = rerank_vectors(vectors, compressed, compressor)
-        scan = Scan(compressor, compressed.kind)
+        scan = Scan(compressor, compressed.kind, compressed.dim)
         widest = 4 * max(compressor.dim, compressed.dim, scan.dim)
         block = rows_within(budget // 8, 3 * widest, at_most=65_536)
         ids = _all_ids(compressed, block)
@@ -353,6 +353,11 @@ def _check_same(
     manifest.check_compressor(folder, compressor.path, compressor.fingerprint)
     if manifest.what != compressed.kind:
         raise MismatchError(f"the index holds {manifest.what}, {compressed.path} {compressed.kind}")
+    if manifest.what == "latents" and manifest.dim != compressed.dim:
+        raise MismatchError(
+            f"the index holds latents of {manifest.dim} floats, {compressed.path} of "
+            f"{compressed.dim}: compress with --n-components {manifest.dim}"
+        )
     if manifest.rerank != "none" and vectors is None:
         raise UsageError("the index has a rerank tier: give the embeddings with --vectors EMB")
 

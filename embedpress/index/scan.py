@@ -32,6 +32,9 @@ class Scan:
     ----------
     compressor : OnnxCompressor
     what : {"codes", "latents"}
+    n_components : int
+        Floats of the stored latents, which may be nested in the compressor's; of no account for
+        codes.
 
     Attributes
     ----------
@@ -45,7 +48,7 @@ class Scan:
         Bytes of a vector's stored form.
     """
 
-    def __init__(self, compressor: OnnxCompressor, what: str) -> None:
+    def __init__(self, compressor: OnnxCompressor, what: str, n_components: int) -> None:
         self.compressor = compressor
         self.what = what
         self.metric = faiss_metric(compressor.metric)
@@ -55,7 +58,7 @@ class Scan:
             self.code_size, _, width = self.books.shape
             self.dim = self.code_size * width
         else:
-            self.dim = compressor.n_components or 0
+            self.dim = n_components
             self.code_size = 4 * self.dim
         self.latent_dim = self.dim // self.stages
 
@@ -115,13 +118,18 @@ class Scan:
         """Embeddings as queries (n, dim) of the scan."""
         if self.what == "codes":
             return self.compressor.encode_queries(embeddings)
-        return self.compressor.transform_queries(embeddings)
+        whole = self.compressor.transform_queries(embeddings)
+        return np.ascontiguousarray(whole[:, : self.dim])
 
     def restored_queries(self, values: NDArray[Any]) -> Floats:
         """Queries made of codes or latents, by what they restore to."""
         if self.what == "codes":
             return self.queries(self.compressor.decode(values))
-        return self.queries(self.compressor.inverse_transform(values))
+        # Latents are centred: zeros stand for the floats that were not kept.
+        missing = (self.compressor.n_components or 0) - self.dim
+        return self.queries(
+            self.compressor.inverse_transform(np.pad(values, ((0, 0), (0, missing))))
+        )
 
 
 def check_origin(compressed: Vectors, compressor: OnnxCompressor) -> None:
@@ -140,8 +148,9 @@ def check_origin(compressed: Vectors, compressor: OnnxCompressor) -> None:
             f"than {compressor.path} ({compressor.fingerprint}): compress again or use that one"
         )
     codes = compressed.kind == "codes"
-    size = compressor.code_size if codes else compressor.n_components
-    if compressed.dim != size:
+    sizes = (compressor.code_size,) if codes else compressor.latent_sizes
+    if compressed.dim not in sizes:
+        given = " or ".join(map(str, sizes))
         raise FormatError(
-            f"{compressed.path} has {compressed.dim} values a row, its compressor gives {size}"
+            f"{compressed.path} has {compressed.dim} values a row, its compressor gives {given}"
         )

@@ -268,6 +268,8 @@ class SearchIndex:
         mapped = (
             self.compressor.encode_queries(x) if codes else self.compressor.transform_queries(x)
         )
+        if not codes:
+            mapped = np.ascontiguousarray(mapped[:, : self.manifest.dim])
         if mapped.shape[1] != self.faiss.d:
             raise FormatError(
                 f"{self.path} has {self.faiss.d} dimensions, its compressor asks with "

@@ -42,6 +42,7 @@ def compress(
     out: str | Path,
     *,
     what: str = "codes",
+    n_components: int | None = None,
     column: str | None = None,
     rows_per_shard: int = 65_536,
     memory_budget: str | int = "2G",
@@ -61,6 +62,8 @@ def compress(
     out : str or Path
         The folder to write. The same command finishes a job that was killed.
     what : {"codes", "latents"}
+    n_components : int, optional
+        Floats of a latent, one of the compressor's `latent_sizes`; the most by default.
     column : str, optional
         The vector column of a plain file of several.
     rows_per_shard : int
@@ -92,7 +95,7 @@ def compress(
         raise UsageError(f"rows_per_shard must be at least 1, not {rows_per_shard}")
     budget = Budget(memory_budget)
     compressor = OnnxCompressor(model, num_threads=num_threads)
-    encode = EncodeBatch(compressor.path, what=what)
+    encode = EncodeBatch(compressor.path, what=what, n_components=n_components)
     vectors = open_vectors(source, metric=metric_for(source, compressor), column=column)
     check_kind(vectors, compressor)
     workers, rows = _in_flight(budget, encode, compressor.num_threads)

@@ -60,6 +60,11 @@ def _check_config(config: dict[str, Any], file: Path) -> None:
     sums = config.get("sha256", {})
     if not isinstance(sums, dict) or not all(isinstance(digest, str) for digest in sums.values()):
         raise FormatError(f"{file}: sha256 does not name a checksum a graph")
+    nested, largest = config.get("nested_sizes", []), config.get("n_components") or 0
+    if not isinstance(nested, list) or not all(
+        type(size) is int and 1 <= size < largest for size in nested
+    ):
+        raise FormatError(f"{file}: nested_sizes is {nested!r}, not sizes below n_components")
     if config.get("n_components") is None and config.get("code_size") is None:
         raise FormatError(f"{file} names neither n_components nor code_size")
 
@@ -79,6 +84,9 @@ class OnnxCompressor:
     Attributes
     ----------
     dim, n_components, code_size : int (the last two or None)
+    latent_sizes : tuple of int
+        `n_components` and before it the sizes that are nested in it: the first so many floats
+        of a latent, scored against as many of a query's, are a latent too.
     metric : {"cosine", "ip", "l2"}
     fingerprint : str
         sha256 of the trained weights and configuration.
@@ -95,6 +103,8 @@ class OnnxCompressor:
         self.config = read_config(self.path)
         self.dim: int = self.config["dim"]
         self.n_components: int | None = self.config.get("n_components")
+        whole = [] if self.n_components is None else [self.n_components]
+        self.latent_sizes: tuple[int, ...] = (*self.config.get("nested_sizes", []), *whole)
         self.code_size: int | None = self.config.get("code_size")
         self.metric: str = self.config["metric"]
         self.fingerprint: str = self.config["fingerprint"]

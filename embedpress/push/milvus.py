@@ -49,6 +49,7 @@ class Origin:
     form: str
     metric: str
     extractor: dict[str, Any]
+    dim: int
     rows: int
     whole: bool
 
@@ -221,7 +222,7 @@ class MilvusTarget:
                 f"{compressor.path}"
             )
         self._again(self._client.load_collection, self.collection)
-        asked = query_vectors(compressor, origin.what, origin.form, embeddings)
+        asked = query_vectors(compressor, origin.what, origin.form, embeddings, origin.dim)
         found = self._again(
             self._client.search,
             self.collection,
@@ -315,6 +316,7 @@ def _origin_of(rows: IndexRows) -> Origin:
         form=rows.form,
         metric=rows.metric,
         extractor=manifest.extractor,
+        dim=rows.dim,
         rows=rows.count,
         whole=False,
     )

@@ -63,7 +63,7 @@ class IndexRows:
         self.manifest.check_compressor(folder, compressor.path, compressor.fingerprint)
         self.form = form
         self.compressor = compressor
-        self.scan = Scan(compressor, self.manifest.what)
+        self.scan = Scan(compressor, self.manifest.what, self.manifest.dim)
         stored = StoredIndex(folder, self.manifest)
         self._live = np.flatnonzero(~stored.deleted)
         self.count = len(self._live)
@@ -103,7 +103,9 @@ class IndexRows:
             yield self.block(low, min(low + rows, self.count))
 
 
-def query_vectors(compressor: OnnxCompressor, what: str, form: str, embeddings: Floats) -> Floats:
+def query_vectors(
+    compressor: OnnxCompressor, what: str, form: str, embeddings: Floats, dim: int
+) -> Floats:
     """Embeddings of questions as the database takes them.
 
     Parameters
@@ -114,13 +116,18 @@ def query_vectors(compressor: OnnxCompressor, what: str, form: str, embeddings: 
     form : {"latents", "embeddings"}
         What was pushed.
     embeddings : ndarray of shape (n, d), float32
+    dim : int
+        Floats of a pushed vector.
     """
     if form == "embeddings":
         return embeddings
-    scan = Scan(compressor, what)
-    # The scan takes a query once a stage; the latents are sums over the stages.
-    asked: Floats = np.ascontiguousarray(scan.queries(embeddings)[:, : scan.latent_dim])
-    return asked
+    codes = what == "codes"
+    asked = (
+        compressor.encode_queries(embeddings) if codes else compressor.transform_queries(embeddings)
+    )
+    # A scan of codes takes a query once a stage, and their latents are sums over the stages; of
+    # nested latents the first floats were pushed.
+    return np.ascontiguousarray(asked[:, :dim])
 
 
 def _by_row(stored: StoredIndex, code_size: int) -> NDArray[np.uint8]:

@@ -55,15 +55,17 @@ async def embeddings(body: EmbeddingsRequest, request: Request) -> Response:
             422, "this server's extractor takes pictures: use /v1/compress", param="input"
         )
     texts = texts_of(body.input, param="input", most=service.settings.max_inputs)
-    size = service.compressor.dim if wanted == "embeddings" else service.compressor.n_components
-    if body.dimensions is not None and body.dimensions != size:
+    sizes = (service.compressor.dim,) if wanted == "embeddings" else service.compressor.latent_sizes
+    if body.dimensions not in (None, *sizes):
+        given = " or ".join(map(str, sizes))
         raise RequestError(
-            422, f"dimensions must be {size}: {body.model} has no other", param="dimensions"
+            422, f"dimensions must be {given}: {body.model} has no other", param="dimensions"
         )
     with service.texts.admit(len(texts)):
         vectors, tokens = await _embed_texts(service, texts)
         if wanted != "embeddings":
             vectors = await _compress(service, vectors, wanted)
+        vectors = vectors[:, : body.dimensions]
     return answer(
         {
             "object": "list",

@@ -83,3 +83,28 @@ def test_sample_queries_are_read_and_noted(cli: Cli, file: Path, tmp_path: Path)
     assert wide.code == 1
     assert "sample queries" in wide.err
     assert len(wide.err.splitlines()) == 1
+
+
+def test_shorter_latents_are_nested_and_compressed_to(cli: Cli, file: Path, tmp_path: Path) -> None:
+    out, latents = tmp_path / "model", tmp_path / "latents"
+    command = ("fit", file, "-o", out, *QUICK, "--code-size", 0, "--nested", "1,2")
+    told = cli(*command, "--json").json["nested"]
+    assert [size["n_components"] for size in told] == [1, 2]
+    assert f"its first 1 floats: recall@10 {told[0]['trained']:.3f}; PCA" in cli(*command).out
+    ended = cli(
+        "compress",
+        file,
+        "-m",
+        out,
+        "-o",
+        latents,
+        "--what",
+        "latents",
+        "--n-components",
+        2,
+        "--json",
+    )
+    assert ended.json["dim"] == 2
+    wrong = cli("fit", file, "-o", out, *QUICK, "--nested", "2,b")
+    assert (wrong.code, wrong.err.count("\n")) == (2, 1)
+    assert "--nested '2,b' must be whole numbers" in wrong.err

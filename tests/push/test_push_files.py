@@ -57,7 +57,7 @@ def test_parquet_shards_give_the_scores_of_the_index(
     assert found.kind == "latents"
     assert batch.ids.to_pylist() == LIVE
     assert batch.metadata["label"].to_pylist() == METADATA["label"][9:]
-    asked = query_vectors(load(model), what, "latents", QUERIES)
+    asked = query_vectors(load(model), what, "latents", QUERIES, found.dim)
     scores = asked @ batch.vectors.T
     ids, best = expected_of(index, model)
     np.testing.assert_allclose(-np.sort(-scores, axis=1)[:, :5], best, atol=1e-4)
@@ -113,7 +113,7 @@ def test_duckdb_reads_and_searches_the_shards(
     index = pushed_from("codes", "IVF5")
     out = tmp_path / "out"
     pushed = push(index, saved(), f"parquet:{out}")
-    asked = query_vectors(load(saved()), "codes", "latents", QUERIES)
+    asked = query_vectors(load(saved()), "codes", "latents", QUERIES, pushed.dim)
     ids, scores = expected_of(index, saved())
     # In the README, with one query.
     sql = f"""
@@ -139,11 +139,11 @@ def test_lancedb_takes_the_shards(
     import pyarrow.dataset as ds
 
     index, out = pushed_from(), tmp_path / "out"
-    push(index, saved(), f"parquet:{out}")
+    pushed = push(index, saved(), f"parquet:{out}")
     shards = ds.dataset(sorted(out.glob("*.parquet")), format="parquet")
     table = lancedb.connect(tmp_path / "lance").create_table("items", shards.to_table())
     assert table.count_rows() == 81
-    asked = query_vectors(load(saved()), "codes", "latents", QUERIES)
+    asked = query_vectors(load(saved()), "codes", "latents", QUERIES, pushed.dim)
     ids, scores = expected_of(index, saved())
     for query, line, best in zip(asked, ids, scores, strict=True):
         found = table.search(query.tolist()).distance_type("dot").limit(5).to_list()

@@ -53,7 +53,7 @@ def test_pgvector_finds_what_the_index_finds(
     index = pushed_from("codes", "IVF5")
     pushed = push(index, saved(), f"csv:{tmp_path / 'items.csv'}", collection="items")
     query = curved(1, seed=11)
-    asked = query_vectors(load(saved()), "codes", "latents", query)
+    asked = query_vectors(load(saved()), "codes", "latents", query, pushed.dim)
     (tmp_path / "run.mjs").write_text(SCRIPT)
     given = {"sql": pushed.sql, "file": str(tmp_path / "items.csv"), "query": asked[0].tolist()}
     done = subprocess.run(

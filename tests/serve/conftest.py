@@ -61,7 +61,8 @@ def model(bert: Path, vectors: np.ndarray, tmp_path_factory: pytest.TempPathFact
     from embedpress.onnx.export import export
 
     work = tmp_path_factory.mktemp("model")
-    save(Compressor(**{**SMALL, "epochs": 3}).fit(vectors), work / "trained")
+    options = {**SMALL, "epochs": 3, "nested_sizes": (2,)}
+    save(Compressor(**options).fit(vectors), work / "trained")
     export(work / "trained", work / "glosses", with_extractor=bert, num_threads=1)
     return work / "glosses"
 
