@@ -38,7 +38,8 @@ def recalls(split: Split, queries: Floats, bases: dict[str, Floats], size: int) 
     for name, base in split.bases.items():
         stored = np.ascontiguousarray(bases[name][:, :size])
         truth = true_neighbors(split.queries, base, K, metric=METRIC)
-        found[name] = float(recall_at_k(nearest_in_blocks(asked, [stored], K)[0], truth, K))
+        hits = nearest_in_blocks(asked, [stored], K)[0]
+        found[name] = float(recall_at_k(hits, truth, K).mean())
     return found
 
 
