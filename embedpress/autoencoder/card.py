@@ -57,7 +57,7 @@ def model_card(
             kept += ["", f"Training of {form} did not beat {method}: the start was kept."]
         ratio = embedding_bytes / (size * width)
         lines.append(f"| {form} | {size} {unit} | {ratio:.1f}x | {trained} | {start} |")
-        for nested in metrics["nested"] if form == "latents" else []:
+        for nested in metrics.get("nested", []) if form == "latents" else []:
             size, start = nested["n_components"], f"PCA {nested['start']:.3f}"
             ratio, trained = embedding_bytes / (4 * size), f"{nested['trained']:.3f}"
             lines.append(
