@@ -229,6 +229,8 @@ def multiply_session(k: int, n: int, threads: int) -> onnxruntime.InferenceSessi
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    # Threads that wait for the next call would take the processor from the turn of the other.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(model.SerializeToString(), options)
 
 
