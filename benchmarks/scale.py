@@ -41,7 +41,7 @@ import embedpress
 from embedpress.engine import Job, Piece, run_job
 from embedpress.engine.batch import EncodeBatch
 from embedpress.threads import available_threads, faiss_threads
-from embedpress.vectors import Manifest, open_vectors, shard_table
+from embedpress.vectors import Manifest, open_vectors, shard_table, write_atomic
 
 RESULTS = Path(__file__).parent / "results"
 CODE_SIZE, NEIGHBORS, ROWS_PER_SHARD, BLOCK = 32, 8, 65_536, 8_192
@@ -210,14 +210,17 @@ def main(
     x = open_vectors(embeddings_folder()).read(columns=()).vectors
     model = trained(work / "model", x, training)
     near = neighbors_of(x)
-    found = []
+    output = RESULTS / "scale.json"
+    before = json.loads(output.read_text())["sizes"] if output.is_file() else []
+    found = {size["rows"]: size for size in before}
     for size in [rows] if only else sizes_up_to(rows):
-        found.append(measure(work, model, x, near, size, threads, index=index))
-        print(json.dumps(found[-1]), flush=True)
-    result = {"threads": threads, "dim": x.shape[1], "code_size": CODE_SIZE, "sizes": found}
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "scale.json").write_text(json.dumps(result, indent=1) + "\n")
-    plot(found, RESULTS / "scale.png")
+        found[size] = measure(work, model, x, near, size, threads, index=index)
+        print(json.dumps(found[size]), flush=True)
+        # Sizes that were measured before stay, so that a long run can be cut into parts.
+        sizes = [found[n] for n in sorted(found)]
+        result = {"threads": threads, "dim": x.shape[1], "code_size": CODE_SIZE, "sizes": sizes}
+        write_atomic(output, json.dumps(result, indent=1) + "\n")
+    plot(sizes, RESULTS / "scale.png")
 
 
 if __name__ == "__main__":
