@@ -12,7 +12,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from embedpress.errors import EmbedpressError, UsageError
+from embedpress.errors import EmbedpressError, UsageError, printable
+from embedpress.plain import plain
 
 FAILED, BAD_USAGE = 1, 2
 errors = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -56,10 +57,13 @@ def _bar() -> Progress:
 def show(result: dict[str, Any], *, as_json: bool, text: str) -> None:
     """The result of a command: its last line as one JSON object, or words for a person."""
     if as_json:
-        sys.stdout.write(json.dumps(result, ensure_ascii=False, allow_nan=False) + "\n")
+        line = json.dumps(plain(result), ensure_ascii=False, allow_nan=False)
+        # Half a surrogate pair, as in a path that is not UTF-8, is written as JSON has it: \ud...
+        sys.stdout.write(line.encode("utf-8", "backslashreplace").decode() + "\n")
         sys.stdout.flush()  # a server goes on after it
     else:
-        output.print(text, markup=False)
+        # Texts and names out of files are shown, not obeyed: no escape sequences.
+        output.print("\n".join(map(printable, text.split("\n"))), markup=False)
 
 
 @contextmanager
@@ -76,6 +80,9 @@ def run(command: Callable[[], Any]) -> int:
     except EmbedpressError as error:
         errors.print(f"embedpress: {error}", style="red", markup=False)
         return BAD_USAGE if isinstance(error, UsageError) else FAILED
+    except MemoryError:
+        errors.print("embedpress: the memory ran out", style="red", markup=False)
+        return FAILED
     except KeyboardInterrupt:
         errors.print("embedpress: stopped; the same command goes on where it was", markup=False)
         return 130

@@ -6,9 +6,19 @@ expect, so ``except ValueError`` keeps working.
 
 from __future__ import annotations
 
+_LONGEST = 2000
+"""Characters of a message; only names out of a hostile file make it longer."""
+
 
 class EmbedpressError(Exception):
-    """Base of all errors raised on purpose by embedpress."""
+    """Base of all errors raised on purpose by embedpress.
+
+    Its message is one line, whatever names out of a file went into it: line ends, escape
+    sequences of a terminal and half surrogate pairs are written out, as in ``\\n``.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(_shortened(one) if isinstance(one, str) else one for one in args))
 
 
 class UsageError(EmbedpressError, ValueError):
@@ -46,6 +56,20 @@ class TargetWarning(UserWarning):
 
 class PrecisionWarning(UserWarning):
     """A precision that is of no use on this machine."""
+
+
+def printable(text: str) -> str:
+    """One line that a terminal shows and does not obey."""
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text
+    )
+
+
+def _shortened(text: str) -> str:
+    shown = printable(text)
+    return shown if len(shown) <= _LONGEST else shown[: _LONGEST - 1] + "…"
 
 
 def first_line(error: BaseException) -> str:

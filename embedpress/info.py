@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from embedpress.errors import FormatError, UsageError
 from embedpress.vectors import read_manifest, sha256_of
 from embedpress.vectors import verify as verify_shards
+from embedpress.vectors.document import read_json
 from embedpress.vectors.manifest import is_journal
 from embedpress.vectors.verify import shard_holds
 
@@ -88,9 +88,8 @@ def _compressor(folder: Path, verify: bool) -> dict[str, Any]:
 
     compressor = OnnxCompressor(folder)
     try:
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        held_out = metrics["held_out"]
-    except (OSError, ValueError, KeyError, TypeError):
+        held_out = read_json(folder / "metrics.json")["held_out"]
+    except (FormatError, KeyError, TypeError):
         held_out = None
     return {
         "kind": "compressor",

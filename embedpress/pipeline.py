@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from embedpress.console import progress_bar, training_bar
-from embedpress.errors import UsageError
+from embedpress.errors import FormatError, UsageError
 from embedpress.vectors import Manifest, write_atomic
 from embedpress.vectors.arrow import saved_files
+from embedpress.vectors.document import read_json
 from embedpress.vectors.files import check_no_file
 
 DEFAULT_TEXT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
@@ -120,7 +121,7 @@ def run_pipeline(
         say("building the index")
         build_index(at[kinds[0]], at["model"], at["index"], seed=seed, num_threads=num_threads)
         steps.finish("index")
-    config, figures = read_config(at["model"]), json.loads(measured.read_text(encoding="utf-8"))
+    config, figures = read_config(at["model"]), read_json(measured)
     del figures["history"]
     result = {
         "outputs": {name: str(path) for name, path in at.items()},
@@ -205,7 +206,7 @@ def _judge(
             say(f"making the {name}")
             write_atomic(file, json.dumps(call(), indent=1) + "\n")
             steps.finish(name)
-        result[name] = json.loads(file.read_text(encoding="utf-8"))
+        result[name] = read_json(file)
     return result
 
 
@@ -220,9 +221,9 @@ class _Steps:
         stamp = hashlib.sha256(text.encode()).hexdigest()
         self.file = file
         try:
-            noted = json.loads(file.read_text(encoding="utf-8"))
-            same = noted["stamp"] == stamp
-        except (OSError, ValueError, KeyError, TypeError):
+            noted = read_json(file)
+            same = noted["stamp"] == stamp and isinstance(noted["done"], list)
+        except (FormatError, KeyError, TypeError):
             same = False
         self.noted: dict[str, Any] = noted if same else {"stamp": stamp, "done": []}
 

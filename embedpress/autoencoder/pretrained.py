@@ -23,13 +23,13 @@ from embedpress.autoencoder.record import Record
 from embedpress.errors import FormatError, first_line
 from embedpress.onnx.compressor import FORMAT_VERSION, fingerprint, read_config
 from embedpress.onnx.export import write_graphs
+from embedpress.vectors.document import read_json
 from embedpress.vectors.files import check_no_file, remove, storage_errors, write_atomic
 
 WEIGHTS_LIMIT = 4 << 30
 """Bytes of a model.safetensors that are read."""
 MACHINE = ("device", "num_threads")
 """Parameters of where it was trained, not of what: they are not saved."""
-METRICS_LIMIT = 16 << 20
 """Bytes of a metrics.json that are read."""
 
 
@@ -257,9 +257,7 @@ def _measured(
     """
     nothing: tuple[dict[str, list[Record]], list[dict[str, Any]]] = ({}, [])
     try:
-        if file.stat().st_size > METRICS_LIMIT:
-            return nothing
-        metrics = json.loads(file.read_text("utf-8"))
+        metrics = read_json(file)
         history, sizes = metrics["history"], metrics.get("sizes", [])
         records = [record for records in history.values() for record in records]
         plain = all(type(value) in (int, float) for one in records for value in one.values())
@@ -273,5 +271,5 @@ def _measured(
         # What was chosen was trained.
         chosen = not sizes or recalls[compressor.code_size_][1] is not None
         return (history, sizes) if plain and named and sized and chosen else nothing
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (FormatError, KeyError, TypeError, AttributeError):
         return nothing

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from embedpress.errors import UsageError
+from embedpress.errors import FormatError, UsageError
 from embedpress.evaluate.beir import ById, as_rows, read_judgements, read_texts
 from embedpress.evaluate.evaluation import evaluate
 from embedpress.evaluate.folder_index import FolderIndex
@@ -19,6 +19,7 @@ from embedpress.evaluate.report import write_report
 from embedpress.onnx.compress import check_kind, metric_for
 from embedpress.onnx.compressor import OnnxCompressor
 from embedpress.vectors import Batch, Vectors, open_vectors, write_atomic
+from embedpress.vectors.document import read_json
 from embedpress.vectors.files import check_no_file
 from embedpress.vectors.holdout import held_out
 
@@ -227,14 +228,13 @@ def _texts(batch: Batch, beir: str | Path | None, name: str) -> list[str]:
 def _history(model: Path) -> dict[str, list[dict[str, float]]]:
     """Training records of the compressor's metrics.json, where there are any."""
     try:
-        metrics = json.loads((model / "metrics.json").read_text(encoding="utf-8"))
-        history: dict[str, list[dict[str, float]]] = metrics["history"]
+        history: dict[str, list[dict[str, float]]] = read_json(model / "metrics.json")["history"]
         numbers = all(
             isinstance(value, int | float)
             for records in history.values()
             for record in records
             for value in record.values()
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (FormatError, KeyError, TypeError, AttributeError):
         return {}
     return history if numbers else {}

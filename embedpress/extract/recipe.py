@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from embedpress.errors import FormatError, UsageError
+from embedpress.vectors.document import read_json
 
 POOLINGS = ("mean", "cls", "max")
 _OLDER_KEYS = {
@@ -87,7 +87,7 @@ def read_recipe(folder: Path, *, pooling: str | None = None) -> Recipe:
 
 
 def _modules(folder: Path) -> list[dict[str, str]]:
-    modules = _read_json(folder / "modules.json")
+    modules = read_json(folder / "modules.json")
     if not isinstance(modules, list) or not modules:
         raise FormatError(f"{folder / 'modules.json'}: not a list of modules")
     for module in modules:
@@ -145,16 +145,7 @@ def _prompt(folder: Path) -> str:
 
 
 def _read_object(path: Path) -> dict[str, Any]:
-    value = _read_json(path)
+    value = read_json(path)
     if not isinstance(value, dict):
         raise FormatError(f"{path}: not a JSON object")
     return value
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise FormatError(f"{path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"{path}: not JSON ({error})") from error

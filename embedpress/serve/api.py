@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from starlette.responses import Response
 
 from embedpress.hub import model_name
+from embedpress.plain import plain
 from embedpress.serve.batcher import Batcher, pieces
 from embedpress.serve.inputs import Floats, pictures_of, texts_of, vectors_of
 from embedpress.serve.pictures import thumbnail
-from embedpress.serve.plain import plain
 from embedpress.serve.refusal import RequestError, answer
 from embedpress.serve.schemas import (
     ERRORS,

@@ -15,9 +15,9 @@ from embedpress.errors import InputError, MismatchError
 from embedpress.extract.images import decode_image
 from embedpress.index.search import SearchIndex
 from embedpress.onnx.runtime import ImageEncoder, OnnxCompressor, TextEncoder, open_encoder
+from embedpress.plain import plain
 from embedpress.serve.batcher import Batcher
 from embedpress.serve.metrics import Metrics
-from embedpress.serve.plain import plain
 from embedpress.serve.points import Points
 from embedpress.serve.refusal import RequestError
 from embedpress.serve.settings import Settings

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from embedpress.errors import EmbedpressError, StorageError, UsageError
+from embedpress.errors import EmbedpressError, FormatError, StorageError, UsageError
 
 _REASONS = {
     errno.ENOSPC: "the disk is full: free some space and run the same command again",
@@ -42,6 +42,12 @@ def check_no_file(folder: Path) -> None:
     """Raise :class:`UsageError` where a file stands in the place of a folder to write to."""
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file: give a folder to write to")
+
+
+def check_own(path: Path) -> None:
+    """Raise :class:`FormatError` where the file of a folder is a link that leads out of it."""
+    if path.is_symlink() and path.resolve().parent != path.parent.resolve():
+        raise FormatError(f"{path} is a link that leads out of its folder")
 
 
 @contextmanager

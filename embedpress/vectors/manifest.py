@@ -12,7 +12,8 @@ from typing import Any
 
 from embedpress.errors import FormatError, InputError, UsageError
 from embedpress.vectors.check import METRICS
-from embedpress.vectors.files import storage_errors, write_atomic
+from embedpress.vectors.document import parse_json
+from embedpress.vectors.files import check_own, storage_errors, write_atomic
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -114,8 +115,8 @@ class Manifest:
             type or out of range.
         """
         try:
-            data = json.loads(text, parse_constant=_no_constant)
-        except (ValueError, RecursionError) as error:
+            data = parse_json(text)
+        except ValueError as error:
             raise FormatError(f"the manifest is not valid JSON: {error}") from None
         _require(isinstance(data, dict), "is not a JSON object")
         version = data.get("format_version")
@@ -181,8 +182,7 @@ def shard_path(folder: str | os.PathLike[str], shard: Shard) -> Path:
     with storage_errors(path, "read"):
         if not path.is_file():
             raise FormatError(f"{path} is missing: run the job again to have it redone")
-        if path.resolve().parent != home:
-            raise FormatError(f"{path} is a link that leads out of its folder")
+        check_own(path)
     return path
 
 
@@ -239,7 +239,3 @@ def _is_digest(value: Any) -> bool:
 def _require(held: bool, text: str) -> None:
     if not held:
         raise FormatError(f"the manifest {text}")
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
