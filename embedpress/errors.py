@@ -69,7 +69,7 @@ def printable(text: str) -> str:
 
 def _shortened(text: str) -> str:
     shown = printable(text)
-    return shown if len(shown) <= _LONGEST else shown[: _LONGEST - 1] + "…"
+    return shown if len(shown) <= _LONGEST else f"{shown[:1500]} … {shown[-400:]}"
 
 
 def first_line(error: BaseException) -> str:

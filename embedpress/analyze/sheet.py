@@ -84,7 +84,10 @@ def photo_path(folder: Path, name: str) -> Path:
         A name with a way out.
     """
     root = folder.resolve()
-    path = (root / name).resolve()
+    try:
+        path = (root / name).resolve()
+    except (OSError, ValueError, RuntimeError):  # too long, NUL, a loop of links
+        raise InputError(f"the photo {name!r} cannot be a path") from None
     if not path.is_relative_to(root):
         raise InputError(f"the photo {name!r} leads out of {folder}")
     return path

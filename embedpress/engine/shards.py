@@ -11,11 +11,14 @@ import pyarrow.parquet as pq
 from embedpress.engine.job import Piece
 from embedpress.engine.journal import Entry
 from embedpress.engine.shard_file import Built, build_shard, check_schema
-from embedpress.errors import FormatError, InputError
+from embedpress.errors import InputError
 from embedpress.vectors.files import atomic_path, write_atomic
+from embedpress.vectors.footer import open_door
 from embedpress.vectors.ids import UniqueIds, normal_ids
 from embedpress.vectors.manifest import Manifest
 from embedpress.vectors.shard import ID, shard_name
+
+_ROWS = 65_536
 
 
 class ShardWriter:
@@ -36,7 +39,8 @@ class ShardWriter:
             If its ids are also those of another shard.
         """
         path = self._out / entry.shard.name
-        self._check(pq.read_schema(path), _ids_of(path), entry.shard.name)
+        with open_door(path) as file:
+            self._check(file.schema, _ids_of(path), entry.shard.name)
 
     def write(self, index: int, pieces: Iterable[Piece]) -> Entry:
         """Write the pieces of one shard.
@@ -84,7 +88,6 @@ def _entry(index: int, built: Built) -> Entry:
 
 
 def _ids_of(path: Path) -> pa.Array:
-    try:
-        return normal_ids(pq.read_table(path, columns=[ID], use_threads=False).column(ID))
-    except (pa.ArrowException, OSError, KeyError) as error:
-        raise FormatError(f"{path} is not a readable shard: {error}") from None
+    with open_door(path) as file:
+        parts = [batch.column(0) for batch in file.batches(_ROWS, [ID])]
+        return normal_ids(pa.chunked_array(parts, file.schema.field(ID).type))

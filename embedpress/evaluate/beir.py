@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,7 @@ from embedpress.vectors.files import storage_errors
 
 COLUMNS = ("query-id", "corpus-id", "score")
 MOST_LINES = 20_000_000
+LONGEST_LINE = 100_000
 
 ById = dict[str, dict[str, float]]
 
@@ -72,7 +73,7 @@ def read_judgements(folder: str | Path, split: str = "test") -> ById:
     judged: ById = {}
     with storage_errors(path, "read"), path.open(encoding="utf-8", newline="") as file:
         try:
-            lines = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+            lines = csv.reader(_bounded(file, path), delimiter="\t", quoting=csv.QUOTE_NONE)
             head = next(lines, [])
             if tuple(head) != COLUMNS:
                 raise FormatError(f"{path} must begin with the columns {', '.join(COLUMNS)}")
@@ -89,6 +90,13 @@ def read_judgements(folder: str | Path, split: str = "test") -> ById:
     if not judged:
         raise InputError(f"{path} holds no judgements")
     return judged
+
+
+def _bounded(file: TextIO, path: Path) -> Iterator[str]:
+    while line := file.readline(LONGEST_LINE + 1):
+        if len(line) > LONGEST_LINE:
+            raise FormatError(f"{path} has a line of more than {LONGEST_LINE:,} characters")
+        yield line
 
 
 def _fields(line: list[str], place: str) -> tuple[str, str, float]:

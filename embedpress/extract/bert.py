@@ -44,13 +44,22 @@ def load_bert(recipe: Recipe) -> tuple[Any, Any]:
             "text extraction needs transformers: pip install 'embedpress[train]'"
         ) from error
     folder = str(recipe.folder)
+    if not any(recipe.folder.glob("*.safetensors")):
+        raise FormatError(
+            f"{folder}: no .safetensors weights in it; pickled ones (.bin) are not read: load them"
+            " where you trust them and save_pretrained again"
+        )
     try:
         with _quiet():
             tokenizer = transformers.AutoTokenizer.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=False
             )
             model, report = transformers.AutoModel.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False, output_loading_info=True
+                folder,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
             )
     except Exception as error:  # transformers raises anything for a folder that is no model
         line = first_line(error)
@@ -108,7 +117,7 @@ def length_limit(asked: int | None, recipe: Recipe, model: Any, tokenizer: Any) 
 
 def fingerprints(recipe: Recipe) -> tuple[str, str]:
     """The sha256 of the weights, and one of all that decides over a token's vector."""
-    weights = sorted(recipe.folder.glob("*.safetensors")) or sorted(recipe.folder.glob("*.bin"))
+    weights = sorted(recipe.folder.glob("*.safetensors"))
     sums = [sha256_of(file) for file in weights]
     whole = sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest()
     names = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json")

@@ -10,7 +10,6 @@ from embedpress.extract import torchvision_trap
 from embedpress.hub import fetch
 
 _FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
-_OLDER_WEIGHTS = ["pytorch_model*.bin", "*/pytorch_model*.bin"]
 _COMMIT = re.compile(r"[0-9a-f]{40}\Z")
 
 
@@ -50,9 +49,4 @@ def model_folder(model: str | Path, revision: str | None = None) -> tuple[Path, 
 
 def _download(name: str, revision: str | None) -> Path:
     torchvision_trap.prepare()
-    found = Path()
-    for patterns in (_FILES, _OLDER_WEIGHTS):
-        found = fetch(name, revision, patterns)
-        if any(found.rglob("*.safetensors")):
-            break
-    return found
+    return fetch(name, revision, _FILES)

@@ -27,6 +27,9 @@ EXTENSIONS = (
 _READERS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 # A line of pixels, resized by its short side, would become an image of gigabytes.
 MAX_ASPECT = 100
+# A progressive JPEG has about ten; its thumbnails and other pictures in the file a few more.
+MAX_SCANS = 500
+_SCAN = b"\xff\xda"
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 _log = logging.getLogger(__name__)
@@ -82,7 +85,7 @@ def list_images(folder: str | Path) -> list[ImageFile]:
             path = Path(place, name)
             if name.startswith(".") or path.suffix.lower() not in EXTENSIONS:
                 continue
-            if not path.resolve().is_relative_to(root) or not path.is_file():
+            if not path.is_file() or not path.resolve().is_relative_to(root):
                 _log.warning("%s: left out, a link out of the folder or to nothing", name)
                 continue
             parts = path.relative_to(root).parts
@@ -117,6 +120,9 @@ def load_image(path: str | Path, *, max_pixels: int | None = None) -> Image.Imag
     """
     path = Path(path)
     try:
+        # A pipe would be waited for, a device never ends.
+        if path.exists() and not path.is_file():
+            raise InputError("not a file")
         with path.open("rb") as file:
             return decode_image(file, max_pixels=max_pixels)
     except InputError as error:
@@ -131,6 +137,8 @@ def decode_image(file: BinaryIO, *, max_pixels: int | None = None) -> Image.Imag
         with Image.open(file, formats=_readers()) as image:
             width, height = image.size
             _check_size(width, height, max_pixels)
+            if image.format in ("JPEG", "MPO"):
+                _check_scans(file)
             image.load()
             return _rgb(_upright(image))
     except InputError:
@@ -207,6 +215,18 @@ def _check_size(width: int, height: int, max_pixels: int | None) -> None:
         raise InputError(f"{width} x {height} is more than {limit} pixels")
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise InputError(f"{width} x {height} is too narrow")
+
+
+def _check_scans(file: BinaryIO) -> None:
+    """Refuse a JPEG of thousands of scans, each of which goes over all pixels for a few bytes."""
+    place, scans, last = file.tell(), 0, b""
+    file.seek(0)
+    while block := file.read(2**20):
+        scans += (last + block).count(_SCAN)
+        last = block[-1:]
+    file.seek(place)
+    if scans > MAX_SCANS:
+        raise InputError(f"{scans} scans, more than {MAX_SCANS}, as no photo has")
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -12,15 +12,20 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from embedpress.errors import FormatError, InputError, UsageError
 from embedpress.vectors.arrow import reading_arrow
+from embedpress.vectors.document import check_depth
+from embedpress.vectors.footer import open_door
 
 FORMATS = (".txt", ".jsonl", ".csv", ".parquet", ".arrow")
 TABLES = (".parquet", ".arrow")
 # A file without line ends must not be able to fill the memory.
 MAX_LINE_BYTES = 64 << 20
+MAX_COLUMNS = 1000
+# Text shrinks by a few times; a .gz file that grows far more is made to take the day.
+_MAX_RATIO = 200
+_SMALL = 1 << 30
 
 _BATCH_ROWS = 1024
 
@@ -87,14 +92,28 @@ def read_rows(path: Path, column: str) -> Iterator[Row]:
         raise UsageError(f"{path.name} cannot be read: {error.strerror}") from error
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    opener: Any = gzip.open if path.suffix.lower() == ".gz" else open
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Lines of UTF-8 text by their numbers, counted from 1; of a .gz file, unpacked.
+
+    Raises
+    ------
+    FormatError
+        Not UTF-8, a line of over 64 MiB, or a .gz file that grows as no text does.
+    """
+    packed = path.suffix.lower() == ".gz"
+    opener: Any = gzip.open if packed else open
+    most = max(_SMALL, _MAX_RATIO * path.stat().st_size) if packed else None
     with cast("BinaryIO", opener(path, "rb")) as file:
-        number = 0
+        number = taken = 0
         while line := file.readline(MAX_LINE_BYTES + 1):
             number += 1
+            taken += len(line)
             if len(line) > MAX_LINE_BYTES:
                 raise FormatError(f"{place(path, number)}: longer than {MAX_LINE_BYTES} bytes")
+            if most is not None and taken > most:
+                raise FormatError(
+                    f"{place(path, number)}: unpacked, over {_MAX_RATIO} times as large"
+                )
             try:
                 yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
@@ -105,18 +124,19 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _read_txt(path: Path, column: str) -> Iterator[Row]:
-    for number, line in _lines(path):
+    for number, line in read_lines(path):
         text = line.rstrip("\r\n")
         yield Row(number, {column: text} if text.strip() else None)
 
 
 def _read_jsonl(path: Path) -> Iterator[Row]:
-    for number, line in _lines(path):
+    for number, line in read_lines(path):
         if not line.strip():
             yield Row(number, None)
             continue
         try:
             values = json.loads(line)
+            check_depth(values)
             if "\\u" in line:
                 json.dumps(values, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
@@ -129,14 +149,21 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
 
 
 def _read_csv(path: Path) -> Iterator[Row]:
-    reader = csv.reader((line for _, line in _lines(path)), strict=True)
+    lines = _CsvLines(path)
+    reader = csv.reader(lines, strict=True)
     header = _next_record(reader, path)
     if header is None:
         return
+    if len(header) > MAX_COLUMNS + 2:  # and the text and the id
+        raise FormatError(f"{place(path, 1)}: over {MAX_COLUMNS} columns")
     if len(set(header)) != len(header):
         twice = next(name for name in header if header.count(name) > 1)
         raise FormatError(f"{place(path, 1)}: column {twice!r} is named twice")
-    while (record := _next_record(reader, path)) is not None:
+    while True:
+        lines.taken = 0
+        record = _next_record(reader, path)
+        if record is None:
+            return
         number = reader.line_num
         if not record:
             yield Row(number, None)
@@ -146,6 +173,23 @@ def _read_csv(path: Path) -> Iterator[Row]:
                 f"{place(path, number)}: {len(record)} fields where the header has {len(header)}"
             )
         yield Row(number, dict(zip(header, record, strict=True)))
+
+
+class _CsvLines:
+    """Lines for a reader of records, which may take several each, of bounded size in all."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._lines, self.taken = path, read_lines(path), 0
+
+    def __iter__(self) -> Iterator[str]:
+        for number, line in self._lines:
+            self.taken += len(line)
+            if self.taken > MAX_LINE_BYTES:
+                raise FormatError(
+                    f"{place(self._path, number)}: a record longer than {MAX_LINE_BYTES} bytes;"
+                    " is a quote not closed?"
+                )
+            yield line
 
 
 def _next_record(reader: Any, path: Path) -> list[str] | None:
@@ -160,14 +204,9 @@ def _next_record(reader: Any, path: Path) -> list[str] | None:
 
 
 def _read_parquet(path: Path) -> Iterator[Row]:
-    try:
-        file = pq.ParquetFile(path)
-        names = _plain_columns(file.schema_arrow, path)
-        yield from _table_rows(file.iter_batches(batch_size=_BATCH_ROWS, columns=names))
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        if isinstance(error, (FileNotFoundError, PermissionError)):
-            raise
-        raise FormatError(f"{path.name}: not a Parquet file that can be read ({error})") from error
+    with open_door(path) as file:
+        names = _plain_columns(file.schema, path)
+        yield from _table_rows(file.batches(_BATCH_ROWS, names))
 
 
 def _read_arrow(path: Path) -> Iterator[Row]:

@@ -13,14 +13,13 @@ import pyarrow as pa
 
 from embedpress.errors import InputError, UsageError
 from embedpress.extract.columns import Column
-from embedpress.extract.rows import Row, format_of, place, read_rows
+from embedpress.extract.rows import MAX_COLUMNS, Row, format_of, place, read_rows
 from embedpress.vectors.arrow import saved_files
 from embedpress.vectors.files import sha256_of
 from embedpress.vectors.ids import UniqueIds
 
 # Names that the output uses itself; an input column so named gets a trailing underscore.
 RESERVED = ("id", "vector", "code", "text")
-MAX_COLUMNS = 1000
 _ID_BLOCK = 65_536
 
 

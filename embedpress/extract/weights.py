@@ -141,7 +141,15 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
                 metadata = dict(file.metadata() or {})
                 state: Any = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         else:
+            # Before 2.6 a file could get round weights_only (CVE-2025-32434).
+            if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6):
+                raise FormatError(
+                    f"{path.name}: torch {torch.__version__} cannot read {path.suffix} files"
+                    " safely: update it, or save the weights as .safetensors"
+                )
             state = torch.load(path, map_location="cpu", weights_only=True)
+    except FormatError:
+        raise
     except Exception as error:  # zip, pickle and safetensors readers each raise their own
         line = first_line(error)
         raise FormatError(f"{path.name}: not a weights file that can be read ({line})") from error

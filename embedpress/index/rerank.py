@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedpress.errors import EmbedpressError, FormatError, InputError
+from embedpress.vectors.files import check_own
 from embedpress.vectors.readers import read_npy_header
 
 Floats = NDArray[np.float32]
@@ -80,8 +81,8 @@ class RerankTier:
     def __init__(self, path: Path, scales_path: Path, form: str, rows: int, dim: int) -> None:
         self.form = form
         scaled = rows if form == "int8" else 0
-        self._stored = _mapped(path, (rows, dim), np.dtype(form))
-        self._scales = _mapped(scales_path, (scaled,), np.dtype(np.float32))
+        self._stored = map_array(path, (rows, dim), np.dtype(form))
+        self._scales = map_array(scales_path, (scaled,), np.dtype(np.float32))
 
     def stored(self, rows: NDArray[np.int64] | slice) -> tuple[NDArray[Any], Floats]:
         """Rows as they lie in the files, with their scales (none but under "int8")."""
@@ -149,8 +150,16 @@ def _open_npy(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Binar
     return file
 
 
-def _mapped(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+def map_array(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Map a .npy file that must hold an array of this shape and dtype, and nothing else.
+
+    Raises
+    ------
+    FormatError
+        It does not.
+    """
     try:
+        check_own(path)
         with path.open("rb") as file:
             *head, offset = read_npy_header(file, str(path))
         size = offset + math.prod(shape) * dtype.itemsize

@@ -20,10 +20,11 @@ from embedpress.index.manifest import IndexManifest, read_index_manifest
 from embedpress.index.rerank import RerankTier
 from embedpress.index.scan import faiss_metric
 from embedpress.index.selection import Selection, read_deleted
-from embedpress.index.table import read_table
+from embedpress.index.table import read_table, values_of
 from embedpress.onnx.compressor import OnnxCompressor
 from embedpress.threads import check_threads, faiss_threads
 from embedpress.vectors import check_vectors, sha256_of
+from embedpress.vectors.files import check_own
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -117,6 +118,11 @@ class SearchIndex:
         self._select = lru_cache(_FILTERS)(partial(_selection, self.table, self.live))
         self.rerank_tier: RerankTier | None = None
         if manifest.rerank != "none":
+            if manifest.rerank_dim != self.compressor.dim:
+                raise FormatError(
+                    f"{self.path}: its rerank tier has {manifest.rerank_dim} dimensions, its"
+                    f" compressor's embeddings {self.compressor.dim}: build it again"
+                )
             self.rerank_tier = RerankTier(
                 files["rerank"],
                 files["rerank_scales"],
@@ -236,7 +242,7 @@ class SearchIndex:
     def ids(self, rows: Ints) -> list[list[int | str | None]]:
         """Ids of index rows (n_queries, k), None for -1."""
         places = pa.array(rows.ravel(), mask=rows.ravel() < 0)
-        flat = self.table["id"].take(places).to_pylist()
+        flat = values_of(self.table["id"].take(places), self.path)
         width = rows.shape[1]
         return [flat[low : low + width] for low in range(0, len(flat), width)]
 
@@ -244,7 +250,7 @@ class SearchIndex:
         """The hits of each query as dictionaries: id, score and metadata."""
         found = []
         for rows, scores in hits.lines():
-            taken = self.table.take(pa.array(rows)).to_pylist()
+            taken = values_of(self.table.take(pa.array(rows)), self.path)
             # The search's own score stands over metadata of that name.
             found.append(
                 [
@@ -343,6 +349,7 @@ class SearchIndex:
     def _check_frame(path: Path, manifest: IndexManifest) -> None:
         if not path.is_file():
             raise FormatError(f"{path.parent} is not a whole index: it has no {path.name}")
+        check_own(path)
         if manifest.frame is None:
             _check_sums(path.parent, manifest, ["index"])
         else:
@@ -387,6 +394,7 @@ def _check_sums(folder: Path, manifest: IndexManifest, roles: Sequence[str]) -> 
         name = manifest.files[role]
         if not (folder / name).is_file():
             raise FormatError(f"{folder} is not a whole index: it has no {name}")
+        check_own(folder / name)
         if manifest.sha256.get(name) != sha256_of(folder / name):
             raise FormatError(f"{folder / name} was changed since it was built: build it again")
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedpress.errors import FormatError
+from embedpress.index.rerank import map_array
 
 Mask = NDArray[np.bool_]
 
@@ -51,12 +52,7 @@ def read_deleted(path: Path, rows: int, count: int) -> Mask:
     FormatError
         The file is not one of `rows` rows, `count` of them deleted.
     """
-    try:
-        bits = np.load(path, allow_pickle=False)
-    except Exception as error:  # the parser of the header raises whatever it meets
-        raise FormatError(f"{path} cannot be read: {error}") from None
-    if bits.dtype != np.uint8 or bits.shape != (-(-rows // 8),):
-        raise FormatError(f"{path} does not fit the index: build it again")
+    bits = map_array(path, (-(-rows // 8),), np.dtype(np.uint8))
     mask = np.unpackbits(bits, count=rows, bitorder="little").astype(bool)
     if mask.sum() != count:
         raise FormatError(f"{path} marks {mask.sum()} rows, its manifest says {count}")

@@ -9,7 +9,6 @@ from typing import Any
 import faiss
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from embedpress.errors import FormatError
@@ -18,8 +17,9 @@ from embedpress.index.lists import ListsOfFile
 from embedpress.index.manifest import IndexManifest
 from embedpress.index.rerank import RerankTier
 from embedpress.index.selection import read_deleted
-from embedpress.index.table import ROW_GROUP, read_table
+from embedpress.index.table import ROW_GROUP, read_batches, read_schema, read_table
 from embedpress.vectors import sha256_of
+from embedpress.vectors.files import check_own
 
 Mask = NDArray[np.bool_]
 
@@ -45,6 +45,9 @@ class StoredIndex:
         self.folder = folder
         self.manifest = manifest
         self._compared: set[str] = set()
+        # No vector takes less than a byte; a count beyond that would ask for all memory.
+        if manifest.rows > self._sound("index").stat().st_size:
+            raise FormatError(f"{folder} holds fewer than {manifest.rows} vectors: build it again")
         self.deleted = np.zeros(manifest.rows, bool)
         if manifest.deleted:
             path = self._sound("deleted")
@@ -62,16 +65,15 @@ class StoredIndex:
 
     def schema(self) -> pa.Schema:
         """Columns of ids and metadata."""
-        return pq.read_schema(self._sound("ids"))
+        return read_schema(self._sound("ids"))
 
     def tables(self, keep: Mask) -> Iterator[pa.Table]:
         """Ids and metadata of the rows to keep."""
         low = 0
-        with pq.ParquetFile(self._sound("ids")) as file:
-            for batch in file.iter_batches(ROW_GROUP):
-                kept = keep[low : low + len(batch)]
-                low += len(batch)
-                yield pa.Table.from_batches([batch]).filter(pa.array(kept))
+        for batch in read_batches(self._sound("ids")):
+            kept = keep[low : low + len(batch)]
+            low += len(batch)
+            yield pa.Table.from_batches([batch]).filter(pa.array(kept))
 
     def open(self) -> Any:
         """FAISS's index without its vectors."""
@@ -116,6 +118,7 @@ class StoredIndex:
         if name not in self._compared:
             if not path.is_file() or sha256_of(path) != self.manifest.sha256.get(name):
                 raise FormatError(f"{path} was changed since it was built: build it again")
+            check_own(path)
             self._compared.add(name)
         return path
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from embedpress.errors import FormatError, InputError, MismatchError, first_line
 from embedpress.vectors import Batch
+from embedpress.vectors.footer import MOST_BYTES, open_door
+from embedpress.vectors.ids import id_type
 
 ROW_GROUP = 16_384
+_MAX_RATIO = 1000
 
 
 class TableWriter:
@@ -80,14 +85,41 @@ def read_table(path: Path, rows: int) -> pa.Table:
     FormatError, InputError
         The file cannot be read, or is not that of `rows` vectors.
     """
+    with open_door(path) as file:
+        if file.count != rows or file.schema.names[:1] != ["id"]:
+            raise InputError(f"{path} has {file.count} ids for {rows} vectors: build it again")
+        id_type(file.schema.field("id").type)
+        most = max(MOST_BYTES, _MAX_RATIO * path.stat().st_size)
+        batches: list[pa.RecordBatch] = []
+        for batch in file.batches(ROW_GROUP):
+            most -= batch.nbytes
+            if most < 0:
+                raise InputError(f"{path} would fill the memory, as no ids and metadata do")
+            batches.append(batch)
+        return pa.Table.from_batches(batches, schema=file.schema).combine_chunks()
+
+
+def values_of(rows: pa.Table | pa.ChunkedArray, folder: Path) -> list[Any]:
+    """Rows as Python has them; raises FormatError for values that it has none for."""
     try:
-        table = pq.read_table(path)
-    except Exception as error:  # what a parser raises is no closed list
-        first = first_line(error)
-        raise FormatError(f"{path} cannot be read: {first}") from None
-    if table.num_rows != rows or table.column_names[:1] != ["id"]:
-        raise InputError(f"{path} has {table.num_rows} ids for {rows} vectors: build it again")
-    return table.combine_chunks()
+        found: list[Any] = rows.to_pylist()
+    except Exception as error:  # each type's conversion raises its own
+        raise FormatError(
+            f"the metadata of {folder} cannot be shown: {first_line(error)}"
+        ) from None
+    return found
+
+
+def read_schema(path: Path) -> pa.Schema:
+    """The columns of the file; raises FormatError where it cannot be read."""
+    with open_door(path) as file:
+        return file.schema
+
+
+def read_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    """Rows in the order of the file; raises FormatError where it cannot be read."""
+    with open_door(path) as file:
+        yield from file.batches(ROW_GROUP)
 
 
 def joined_schema(old: pa.Schema, new: pa.Schema) -> pa.Schema:

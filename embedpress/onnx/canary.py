@@ -61,6 +61,8 @@ def check_texts(encoder: TextEncoder) -> int:
         return 0
     try:
         texts = json.loads(metadata["texts"])
+        if not (isinstance(texts, list) and texts and all(isinstance(one, str) for one in texts)):
+            raise ValueError("no list of texts")
     except (KeyError, ValueError, RecursionError):
         raise FormatError(f"{encoder.path / INPUTS} holds no texts: export again") from None
     return _check_inputs(encoder, texts, stored)
@@ -71,9 +73,10 @@ def check_images(encoder: ImageEncoder) -> int:
     stored, _ = _read(encoder.compressor, INPUTS)
     if not stored:
         return 0
-    if stored["images"].dtype != np.uint8 or stored["images"].ndim != 4:
+    pictures = stored.get("images", np.empty(0))
+    if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[3] != 3:
         raise FormatError(f"{encoder.path / INPUTS} holds no images: export again")
-    images = [Image.fromarray(image) for image in stored["images"]]
+    images = [Image.fromarray(image) for image in pictures]
     return _check_inputs(encoder, images, stored)
 
 
@@ -94,10 +97,13 @@ def _read(compressor: OnnxCompressor, name: str) -> tuple[Arrays, dict[str, str]
         raise FormatError(f"{file} is missing or was changed since it was written: export again")
     try:
         with safe_open(file, framework="numpy") as tensors:
-            names = tensors.keys()
-            return {key: tensors.get_tensor(key) for key in names}, tensors.metadata() or {}
+            found = {key: tensors.get_tensor(key) for key in tensors.keys()}  # noqa: SIM118
+            metadata = tensors.metadata() or {}
     except Exception as error:  # safetensors raises its own and OSError alike
         raise FormatError(f"{file} cannot be read: {first_line(error)}") from None
+    if "embeddings" not in found or not all(array.ndim and len(array) for array in found.values()):
+        raise FormatError(f"{file} holds no canaries: export again")
+    return found, metadata
 
 
 def _compare(folder: Path, what: str, got: NDArray[Any], stored: NDArray[Any]) -> None:

@@ -161,7 +161,8 @@ class OnnxCompressor:
             raise FormatError(f"{file} cannot be read: {error}") from None
         # FAISS would read past the end of codebooks that are too small.
         stages, groups = self.config.get("stages"), self.config.get("groups")
-        if books.shape[:3] != (stages, groups, 256) or books[..., 0, 0].size != code_size:
+        whole = books.ndim == 4 and books.size > 0 and books.shape[:3] == (stages, groups, 256)
+        if not whole or books.shape[0] * books.shape[1] != code_size:
             raise FormatError(f"{file}: codebooks of shape {books.shape} do not fit {code_size}")
         return check_vectors(books.reshape(-1, books.shape[3]), what="codebooks").reshape(
             code_size, books.shape[2], books.shape[3]

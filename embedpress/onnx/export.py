@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 PARITY_BATCHES = (1, 7, 256)
 N_CANARIES = 16
 MOST_TEXTS = 3000
+LONGEST_TEXT = 1 << 20
 """Texts of a sample that are read."""
 GRAPHS = (
     "encoder.onnx",
@@ -205,7 +206,7 @@ def _read_sample(path: Path) -> list[str]:
         raise UsageError(f"no such file of texts: {path}")
     try:
         with path.open(encoding="utf-8") as file:
-            stripped = (line.strip() for line in file)
+            stripped = (line.strip() for line in iter(lambda: file.readline(LONGEST_TEXT), ""))
             return list(islice((line for line in stripped if line), MOST_TEXTS))
     except UnicodeDecodeError:
         raise InputError(f"{path} is not UTF-8 text, a line each") from None

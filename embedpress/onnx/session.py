@@ -8,6 +8,7 @@ from pathlib import Path
 import onnxruntime
 
 from embedpress.errors import FormatError, first_line
+from embedpress.onnx.contents import check_contents
 from embedpress.vectors import sha256_of
 
 
@@ -44,7 +45,8 @@ def open_session(
     Raises
     ------
     FormatError
-        No such file, a changed one, not a graph, or one of another compressor.
+        No such file, a changed one, not a graph, one that embedpress does not write, or one of
+        another compressor.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
@@ -56,6 +58,7 @@ def open_session(
         raise FormatError(f"{path.parent} has no {path.name}: export the compressor again")
     if sha256 is not None and sha256 != sha256_of(path):
         raise FormatError(f"{path} was changed since it was written: export again")
+    check_contents(path)
     try:
         # The fallback prints to standard output, and here falls back to the same.
         session = onnxruntime.InferenceSession(

@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from embedpress.errors import FormatError, MismatchError, first_line
+from embedpress.errors import FormatError, MismatchError
 from embedpress.index.search import SearchIndex
+from embedpress.vectors.footer import open_door
 
 MAP = "map.parquet"
 COLUMNS = ("id", "x", "y", "group")
 MOST_DRAWN = 60_000
 LARGEST = 65_535
+_ROWS = 65_536
 
 
 class Points:
@@ -54,9 +55,7 @@ class Points:
         # One scale for both axes, and the smaller one in the middle.
         span = max(float((high - low).max()), 1e-12)
         self.xy = ((xy - (low + high) / 2) / span + 0.5).clip(0, 1)
-        encoded = (
-            pc.fill_null(table["group"].cast(pa.string()), "").combine_chunks().dictionary_encode()
-        )
+        encoded = pc.fill_null(table["group"], "").combine_chunks().dictionary_encode()
         self.groups: list[str] = encoded.dictionary.to_pylist()
         self._group_of = encoded.indices.to_numpy()
         self.count = int((self._places >= 0).sum())
@@ -87,16 +86,15 @@ class Points:
 def _read(path: Path) -> pa.Table:
     if not path.is_file():
         raise FormatError(f"{path.parent} is not a map: it has no {MAP}")
-    try:
-        table = pq.read_table(path, columns=list(COLUMNS)).combine_chunks()
+    with open_door(path) as file:
+        missing = set(COLUMNS).difference(file.schema.names)
+        if missing:
+            raise FormatError(f"{path} has no column {sorted(missing)[0]}: it is no map")
+        table = pa.Table.from_batches(file.batches(_ROWS, COLUMNS)).combine_chunks()
         for name in ("x", "y"):
             if not pa.types.is_floating(table[name].type) or table[name].null_count:
                 raise FormatError(f"{path}: {name} is not a column of numbers")
-    except FormatError:
-        raise
-    except Exception as error:  # what a parser raises is no closed list
-        first = first_line(error)
-        raise FormatError(f"{path} cannot be read: {first}") from None
+        table = table.set_column(3, "group", table["group"].cast(pa.string()))
     if not table.num_rows:
         raise FormatError(f"{path} has no points")
     return table

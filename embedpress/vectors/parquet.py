@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from embedpress.errors import EmbedpressError, FormatError, InputError
+from embedpress.errors import FormatError, InputError
 from embedpress.vectors.column import column_dim, holds_codes, storage, vector_column
+from embedpress.vectors.footer import ParquetDoor, open_door
 from embedpress.vectors.manifest import Manifest, shard_path
 from embedpress.vectors.shard import COLUMNS, ID
 from embedpress.vectors.table import Part, TableSource
 
-_BUFFER = 2**20
 
 
 class ParquetSource(TableSource):
@@ -24,19 +22,16 @@ class ParquetSource(TableSource):
     def _part_batches(
         self, part: Part, low: int, high: int, rows: int, columns: list[str]
     ) -> Iterator[tuple[int, pa.RecordBatch]]:
-        with _reading(part.path) as file:
-            if not file.schema_arrow.equals(self._schema):
+        with open_door(part.path) as file:
+            if not file.schema.equals(self._schema):
                 raise FormatError(f"{part.path} has other columns than the first shard")
-            if file.metadata.num_rows != part.rows:
-                raise FormatError(
-                    f"{part.path} has {file.metadata.num_rows} rows, {part.rows} were expected"
-                )
+            if file.count != part.rows:
+                raise FormatError(f"{part.path} has {file.count} rows, {part.rows} were expected")
             groups, row = _groups(file, low, high)
-            for batch in file.iter_batches(rows, groups, columns, use_threads=False):
+            for batch in file.batches(rows, columns, groups):
                 end = row + len(batch)
                 if end > low:
                     cut = batch.slice(max(low - row, 0), min(high, end) - max(low, row))
-                    cut.validate(full=True)
                     yield max(row, low), cut
                 row = end
                 if row >= high:
@@ -46,8 +41,8 @@ class ParquetSource(TableSource):
 
 def open_parquet(path: Path, column: str | None) -> ParquetSource:
     """Open one Parquet file whose vectors are in a list column."""
-    with _reading(path) as file:
-        schema, count = file.schema_arrow, file.metadata.num_rows
+    with open_door(path) as file:
+        schema, count = file.schema, file.count
         name = vector_column(schema, column, path)
         if count == 0:
             raise InputError(f"{path} is empty: it has no rows")
@@ -69,8 +64,8 @@ def open_shards(folder: Path, manifest: Manifest) -> ParquetSource:
     if row == 0:
         raise InputError(f"{folder} is empty: its manifest counts no rows")
     name = COLUMNS[manifest.kind]
-    with _reading(parts[0].path) as file:
-        schema = file.schema_arrow
+    with open_door(parts[0].path) as file:
+        schema = file.schema
         if schema.names.count(name) != 1 or schema.names.count(ID) != 1:
             raise FormatError(f"{parts[0].path} must have one column {ID!r} and one {name!r}")
         vector_column(schema, name, parts[0].path)
@@ -83,32 +78,15 @@ def open_shards(folder: Path, manifest: Manifest) -> ParquetSource:
     return ParquetSource(parts, schema, name, manifest.kind, dim)
 
 
-@contextmanager
-def _reading(path: Path) -> Iterator[pq.ParquetFile]:
-    try:
-        # With a buffer, pages are read one by one: a row group may be larger than the memory.
-        with pq.ParquetFile(
-            path, pre_buffer=False, buffer_size=_BUFFER, page_checksum_verification=True
-        ) as file:
-            yield file
-    except EmbedpressError:
-        raise
-    except Exception as error:
-        text = " ".join(str(error).split())[:200]
-        raise FormatError(f"{path} is not a readable Parquet file: {text}") from error
+def _first_rows(file: ParquetDoor, column: str) -> Iterator[pa.RecordBatch]:
+    return file.batches(1, [column])
 
 
-def _first_rows(file: pq.ParquetFile, column: str) -> Iterator[pa.RecordBatch]:
-    batches: Iterator[pa.RecordBatch] = file.iter_batches(1, columns=[column], use_threads=False)
-    return batches
-
-
-def _groups(file: pq.ParquetFile, low: int, high: int) -> tuple[list[int], int]:
+def _groups(file: ParquetDoor, low: int, high: int) -> tuple[list[int], int]:
     """Return the row groups that hold rows `low` to `high`, and the row they start at."""
     groups: list[int] = []
     start = row = 0
-    for group in range(file.num_row_groups):
-        n = file.metadata.row_group(group).num_rows
+    for group, n in enumerate(file.group_rows):
         if row + n > low and row < high:
             start = start if groups else row
             groups.append(group)

@@ -166,7 +166,7 @@ def test_csv_ids_with_leading_zeros_stay_strings(tmp_path: Path) -> None:
         ("a.csv", "text,text\nx,1\n", FormatError, "column 'text' is named twice"),
         ("a.csv", 'text\n"x\n', FormatError, "line 2: not CSV"),
         ("a.csv", "body\nx\n", InputError, "line 2: no column 'text'"),
-        ("a.parquet", b"PAR1 nonsense", FormatError, "not a Parquet file"),
+        ("a.parquet", b"PAR1 nonsense", FormatError, "not a readable Parquet"),
     ],
 )
 def test_bad_files_are_named_with_the_line(
