@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+from hypothesis import HealthCheck
 from hypothesis import strategies as st
 
 Damage: TypeAlias = tuple[str, float, int]
+
+ANYTHING: dict[str, Any] = {
+    "deadline": None,
+    "suppress_health_check": [HealthCheck.function_scoped_fixture],
+}
+"""Settings of a test that reads what hypothesis drew from one folder, again and again."""
 
 # Half of it falls near the start and the end of a file, where headers and footers are.
 PLACE = st.floats(0, 1, exclude_max=True) | st.floats(0, 0.1) | st.floats(0.9, 1, exclude_max=True)

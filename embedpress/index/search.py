@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 from embedpress.errors import FormatError, StorageError, UsageError, first_line
+from embedpress.index.faiss_door import check_layout
 from embedpress.index.faiss_file import check_frame
 from embedpress.index.filter import filter_rows
 from embedpress.index.hits import Hits, RangeHits, best_first, padded
@@ -405,6 +406,7 @@ def _read_faiss(path: Path, manifest: IndexManifest, mapped: bool) -> Any:
         # Codes of an exhaustive index can be mapped since FAISS 1.11; before, they are read.
         flat = not manifest.nprobe
         flags = getattr(faiss, "IO_FLAG_MMAP_IFC", 0) if flat else faiss.IO_FLAG_MMAP
+    check_layout(path)
     try:
         index: Any = faiss.read_index(str(path), flags)
     except Exception as error:  # FAISS raises RuntimeError, and MemoryError on absurd sizes

@@ -12,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from embedpress.errors import FormatError
+from embedpress.index.faiss_door import check_layout
 from embedpress.index.faiss_file import frame_of, read_rows
 from embedpress.index.lists import ListsOfFile
 from embedpress.index.manifest import IndexManifest
@@ -78,9 +79,10 @@ class StoredIndex:
     def open(self) -> Any:
         """FAISS's index without its vectors."""
         path = self._sound("index")
+        check_layout(path)
         try:
             found: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
-        except RuntimeError as error:
+        except Exception as error:  # RuntimeError, and MemoryError on absurd sizes
             raise FormatError(f"{path} is not an index FAISS can read: {error}") from None
         return emptied(found)
 

@@ -46,6 +46,8 @@ def check_vectors(compressor: OnnxCompressor) -> int:
     stored, _ = _read(compressor, VECTORS)
     if not stored:
         return 0
+    if not stored.keys() & {"latents", "codes"}:
+        raise FormatError(f"{compressor.path / VECTORS} holds no canaries: export again")
     x = stored["embeddings"]
     if "latents" in stored:
         _compare(compressor.path, "latents", compressor.transform(x), stored["latents"])

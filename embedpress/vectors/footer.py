@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from embedpress.errors import EmbedpressError, FormatError
+from embedpress.vectors.files import storage_errors
 
 MOST_BYTES = 2**30
 """What the texts of one batch may take."""
@@ -109,6 +110,8 @@ def open_door(path: Path) -> Iterator[ParquetDoor]:
     FormatError
         Not a Parquet file, or one that would grow as no vectors do; also for whatever goes wrong
         in the body with reading it.
+    StorageError
+        It is gone, or may not be read.
     """
     try:
         metadata = pq.read_metadata(path)
@@ -124,8 +127,11 @@ def open_door(path: Path) -> Iterator[ParquetDoor]:
             read_dictionary=_repeated(metadata, schema),
         ) as file:
             yield ParquetDoor(path, file, schema)
-    except (EmbedpressError, FileNotFoundError, PermissionError):
+    except EmbedpressError:
         raise
+    except (FileNotFoundError, PermissionError) as error:
+        with storage_errors(path, "read"):
+            raise error
     except Exception as error:  # what a parser raises is no closed list
         text = " ".join(str(error).split())[:200]
         raise FormatError(f"{path} is not a readable Parquet file: {text}") from error

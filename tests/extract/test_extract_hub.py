@@ -48,17 +48,12 @@ def test_what_can_only_be_a_folder_is_not_asked_for(
     assert asked == []
 
 
-def test_older_weights_only_where_there_are_no_safetensors(
-    tmp_path: Path, asked: list[dict[str, Any]]
-) -> None:
+def test_pickled_weights_are_not_asked_for(tmp_path: Path, asked: list[dict[str, Any]]) -> None:
     folder, revision = model_folder("org/name", "v1")
     assert (folder, revision) == (tmp_path / COMMIT, COMMIT)
-    assert [call["revision"] for call in asked] == ["v1", "v1"]
+    assert [call["revision"] for call in asked] == ["v1"]
     assert "*.safetensors" in asked[0]["allow_patterns"]
-    assert "pytorch_model*.bin" in asked[1]["allow_patterns"]
-    (folder / "model.safetensors").touch()
-    model_folder("org/name")
-    assert len(asked) == 3
+    assert not any("bin" in pattern for pattern in asked[0]["allow_patterns"])
 
 
 @pytest.mark.parametrize(("value", "offline"), [("1", True), ("true", True), ("0", False)])
