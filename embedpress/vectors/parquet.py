@@ -15,7 +15,6 @@ from embedpress.vectors.shard import COLUMNS, ID
 from embedpress.vectors.table import Part, TableSource
 
 
-
 class ParquetSource(TableSource):
     """Rows of one or more Parquet files; memory is bounded by a block and a row group's pages."""
 
