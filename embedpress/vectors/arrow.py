@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import mmap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import pyarrow as pa
 
 from embedpress.errors import EmbedpressError, FormatError, InputError, UsageError
 from embedpress.vectors.column import column_dim, holds_codes, vector_column
+from embedpress.vectors.document import read_json
 from embedpress.vectors.files import storage_errors
 from embedpress.vectors.source import let_go
 from embedpress.vectors.table import Part, TableSource
@@ -117,13 +117,7 @@ def saved_files(folder: Path) -> list[Path] | None:
 
 
 def _document(file: Path) -> dict[str, Any]:
-    with storage_errors(file, "read"):
-        if file.stat().st_size > _LIMIT:
-            raise FormatError(f"{file} is too large to describe a dataset")
-        try:
-            found = json.loads(file.read_bytes())
-        except (ValueError, RecursionError) as error:
-            raise FormatError(f"{file} is not JSON: {error}") from None
+    found = read_json(file, _LIMIT)
     if not isinstance(found, dict):
         raise FormatError(f"{file} does not describe a dataset")
     return found
