@@ -39,7 +39,7 @@ def recalls(split: Split, queries: Floats, bases: dict[str, Floats], size: int) 
         stored = np.ascontiguousarray(bases[name][:, :size])
         truth = true_neighbors(split.queries, base, K, metric=METRIC)
         hits = nearest_in_blocks(asked, [stored], K)[0]
-        found[name] = float(recall_at_k(hits, truth, K).mean())
+        found[name] = float(recall_at_k(hits, truth).mean())
     return found
 
 
