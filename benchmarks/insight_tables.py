@@ -1,4 +1,4 @@
-"""The README's tables of clusters, drift and the report, from the figures of their benchmarks."""
+"""More tables of the README, from the figures of their benchmarks."""
 
 from __future__ import annotations
 
@@ -74,4 +74,42 @@ def report_lines(result: dict[str, Any]) -> list[str]:
         f"{p['microseconds']:.0f} µs"
         for p in index["points"]
     ]
+    return lines
+
+
+def nested_lines(rows: Rows) -> list[str]:
+    """recall@10 of latents by their size: nested in one compressor, alone, by PCA."""
+    lines = [
+        "| floats | bytes | nested in one compressor | a compressor of that size | PCA |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for size in sorted({row["n_components"] for row in rows}):
+        cells = [str(size), str(4 * size)]
+        for method in ("nested", "alone", "pca"):
+            found = [row for row in rows if (row["method"], row["n_components"]) == (method, size)]
+            pairs = (f"{np.mean([row[base] for row in found]):.3f}" for base in ("seen", "unseen"))
+            cells.append(" / ".join(pairs) if found else "–")
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def index_lines(result: dict[str, Any]) -> list[str]:
+    """Indexes of many vectors, ours and FAISS's own, each asked on one thread."""
+    lines = [
+        "| vectors | index | recall@10 | build | in memory | queries / s | median / 99th percentile |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for rows, found in result.items():
+        for name, index in found.items():
+            label = f"**{name}**" if name == "embedpress" else name
+            cells = [
+                f"{int(rows):,}",
+                f"{label}, {index['factory']}",
+                f"{index['recall']:.3f}",
+                f"{index['build_seconds']:,.0f} s",
+                f"{index['memory_bytes'] / 2**20:,.0f} MiB",
+                f"{index['queries_per_second']:,.0f}",
+                f"{index['p50_ms']:.2f} / {index['p99_ms']:.2f} ms",
+            ]
+            lines.append("| " + " | ".join(cells) + " |")
     return lines

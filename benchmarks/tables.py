@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from insight_tables import cluster_lines, drift_lines, report_lines
+from insight_tables import (
+    cluster_lines,
+    drift_lines,
+    index_lines,
+    nested_lines,
+    report_lines,
+)
 
 RESULTS = Path(__file__).parent / "results"
 OURS = "embedpress"
@@ -148,6 +154,8 @@ def main() -> None:
     print("\nspeed\n", *speed_lines(json.loads((RESULTS / "speed.json").read_text())), sep="\n")
     tables = {
         "scale": scale_lines,
+        "scale_index": index_lines,
+        "nested": nested_lines,
         "clusters": cluster_lines,
         "drift": drift_lines,
         "report": report_lines,

@@ -182,3 +182,26 @@ def test_every_benchmark_is_told_of(text: str) -> None:
     ]
     assert len(programs) > 10
     assert [name for name in programs if name not in told] == []
+
+
+def test_tables_of_nested_latents_and_of_indexes() -> None:
+    from insight_tables import index_lines, nested_lines
+
+    rows = [
+        {"method": "nested", "seed": 0, "n_components": 16, "seen": 0.2, "unseen": 0.1},
+        {"method": "nested", "seed": 1, "n_components": 16, "seen": 0.4, "unseen": 0.3},
+        {"method": "pca", "n_components": 16, "seen": 0.05, "unseen": 0.04},
+    ]
+    assert nested_lines(rows)[2:] == ["| 16 | 64 | 0.300 / 0.200 | – | 0.050 / 0.040 |"]
+    figures = {
+        "factory": "Flat",
+        "recall": 0.5,
+        "build_seconds": 61.4,
+        "memory_bytes": 3 << 20,
+        "queries_per_second": 1234.0,
+        "p50_ms": 0.5,
+        "p99_ms": 1.25,
+    }
+    assert index_lines({"1000000": {"embedpress": figures}})[2:] == [
+        "| 1,000,000 | **embedpress**, Flat | 0.500 | 61 s | 3 MiB | 1,234 | 0.50 / 1.25 ms |"
+    ]
