@@ -96,7 +96,7 @@ def nested_lines(rows: Rows) -> list[str]:
 def index_lines(result: dict[str, Any]) -> list[str]:
     """Indexes of many vectors, ours and FAISS's own, each asked on one thread."""
     lines = [
-        "| vectors | index | recall@10 | build | in memory | queries / s | median / 99th percentile |",
+        "| vectors | index | recall@10 | build | in memory | queries / s | median / 99th |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for rows, found in result.items():

@@ -10,7 +10,7 @@ from embedpress.vectors import read_manifest, sha256_of
 from embedpress.vectors import verify as verify_shards
 from embedpress.vectors.document import read_json
 from embedpress.vectors.manifest import is_journal
-from embedpress.vectors.verify import shard_holds
+from embedpress.vectors.verification import shard_holds
 
 
 def describe(path: str | Path, *, verify: bool = True) -> dict[str, Any]:

@@ -48,6 +48,11 @@ def test_production_names_do_not_bring_in_torch() -> None:
     assert not {"torch", "faiss", "onnxruntime", "sklearn", "transformers", "onnx"} & set(found)
 
 
+def test_the_runtime_brings_in_only_what_it_runs_on() -> None:
+    found = loaded_by("from embedpress.onnx.runtime import TextEncoder, load")
+    assert set(found) <= {"numpy", "onnxruntime", "tokenizers", "PIL", "safetensors"}
+
+
 def test_importing_the_package_is_quick() -> None:
     if not hasattr(os, "times") or os.name == "nt":
         pytest.skip("processor time of children is not told here")

@@ -22,7 +22,7 @@ from embedpress.errors import FormatError, InputError, MismatchError, StorageErr
 from embedpress.vectors.files import check_no_file, remove, storage_errors, write_atomic
 from embedpress.vectors.manifest import MANIFEST, Manifest, Shard, read_manifest, write_manifest
 from embedpress.vectors.shard import shard_name
-from embedpress.vectors.verify import shard_holds
+from embedpress.vectors.verification import shard_holds
 
 SKIPPED = "skipped.jsonl"
 _OURS = re.compile(r"part-\d+\.parquet|skipped\.jsonl")

@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from embedpress.errors import InputError, UsageError
 
@@ -182,29 +180,6 @@ def check_codes(x: Any, *, code_size: int | None = None) -> CodeArray:
     if code_size is not None and codes.shape[1] != code_size:
         raise InputError(f"codes have {codes.shape[1]} bytes a row, {code_size} were expected")
     return np.ascontiguousarray(codes)
-
-
-def check_unique(ids: pa.ChunkedArray | pa.Array) -> None:
-    """Raise `InputError`, naming the id and its row, when an id appears twice or is null."""
-    if ids.null_count:
-        row = pc.index(ids.is_null(), True).as_py()
-        raise InputError(f"id of row {row} is null: every row needs an id of its own")
-    row_of = first_repeat(ids)
-    if row_of is not None:
-        first, row = row_of
-        raise InputError(f"id {ids[row].as_py()!r} of row {row} is already that of row {first}")
-
-
-def first_repeat(ids: pa.ChunkedArray | pa.Array) -> tuple[int, int] | None:
-    """Find the first id that appears before it: both rows, or None when all differ."""
-    if pc.count_distinct(ids).as_py() == len(ids):
-        return None
-    seen: dict[Any, int] = {}
-    for row, value in enumerate(ids.to_pylist()):
-        if value in seen:
-            return seen[value], row
-        seen[value] = row
-    return None
 
 
 def _line(error: BaseException) -> str:

@@ -19,11 +19,10 @@ from embedpress.vectors.check import (
     as_matrix,
     check_metric,
     first_problem,
-    first_repeat,
     to_float32,
 )
 from embedpress.vectors.files import storage_errors
-from embedpress.vectors.ids import UniqueIds
+from embedpress.vectors.ids import UniqueIds, first_repeat
 from embedpress.vectors.manifest import MANIFEST, Manifest, is_journal, read_manifest
 from embedpress.vectors.parquet import open_shards
 from embedpress.vectors.readers import open_file

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedpress.errors import FormatError, InputError
-from embedpress.vectors.check import first_repeat
 
 Keys = npt.NDArray[np.int64]
 
@@ -169,3 +168,26 @@ def _hashes(ids: pa.Array) -> Keys:
         return np.fromiter(map(hash, ids.to_pylist()), dtype=np.int64, count=len(ids))
     except UnicodeDecodeError:
         raise FormatError("ids are not valid UTF-8 text") from None
+
+
+def check_unique(ids: pa.ChunkedArray | pa.Array) -> None:
+    """Raise `InputError`, naming the id and its row, when an id appears twice or is null."""
+    if ids.null_count:
+        row = pc.index(ids.is_null(), True).as_py()
+        raise InputError(f"id of row {row} is null: every row needs an id of its own")
+    row_of = first_repeat(ids)
+    if row_of is not None:
+        first, row = row_of
+        raise InputError(f"id {ids[row].as_py()!r} of row {row} is already that of row {first}")
+
+
+def first_repeat(ids: pa.ChunkedArray | pa.Array) -> tuple[int, int] | None:
+    """Find the first id that appears before it: both rows, or None when all differ."""
+    if pc.count_distinct(ids).as_py() == len(ids):
+        return None
+    seen: dict[Any, int] = {}
+    for row, value in enumerate(ids.to_pylist()):
+        if value in seen:
+            return seen[value], row
+        seen[value] = row
+    return None
