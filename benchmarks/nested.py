@@ -21,7 +21,7 @@ from tables import RESULTS
 from wordnet import load_split
 
 import embedpress
-from embedpress.evaluate.axes import principal_axes
+from embedpress.evaluate.baselines import baseline
 from embedpress.evaluate.exact import nearest_in_blocks
 from embedpress.evaluate.metrics import recall_at_k, true_neighbors
 from embedpress.threads import check_threads
@@ -60,14 +60,17 @@ def measure(
 
 
 def components(split: Split) -> list[dict[str, Any]]:
-    """The rows of PCA: queries and base on the same axes, uncentred queries as for ours."""
-    axes = principal_axes(split.base, SIZES[-1])
-    mean = split.base.mean(axis=0)
-    bases = {name: (base - mean) @ axes for name, base in split.bases.items()}
-    queries = split.queries @ axes
-    return [
-        {"method": "pca", "n_components": n, **recalls(split, queries, bases, n)} for n in SIZES
-    ]
+    """The rows of PCA, each of its own size, as ``equal_bytes.py`` measures it."""
+    rows = []
+    for size in SIZES:
+        peer = baseline("pca", 4 * size, dim=split.dim, metric=METRIC, seed=0)
+        peer.fit(split.base)
+        row: dict[str, Any] = {"method": "pca", "n_components": size}
+        for name, base in split.bases.items():
+            truth = true_neighbors(split.queries, base, K, metric=METRIC)
+            row[name] = float(recall_at_k(peer.search(base, split.queries, K), truth).mean())
+        rows.append(row)
+    return rows
 
 
 def main(
