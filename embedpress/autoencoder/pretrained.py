@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,12 @@ def save(
     check_no_file(out)
     with storage_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-    metrics = {**figures(compressor), "history": compressor.history_}
+    # JSON has no infinity, and what a diverged training measured is as good as not measured.
+    history = {
+        name: [{k: v for k, v in record.items() if math.isfinite(v)} for record in records]
+        for name, records in compressor.history_.items()
+    }
+    metrics = {**figures(compressor), "history": history}
     # config.json goes last: a folder without one is not yet a compressor.
     remove(out / "config.json")
     write_atomic(out / "model.safetensors", tensors_to_bytes(_tensors(compressor)))

@@ -64,7 +64,7 @@ def test_killed_while_repairing(tmp_path: Path, whole: dict[str, bytes]) -> None
 
 
 SCRIPT = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from small_job import make_job, piece
@@ -74,6 +74,8 @@ def slow(index):
     time.sleep(0.01)
     return piece(index)
 
+# A shell that runs the tests in the background has its children ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 print("ready", flush=True)
 run_job(make_job(Path(sys.argv[1]), shards=20, work=slow))
 """

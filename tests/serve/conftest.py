@@ -16,7 +16,7 @@ from embedpress.serve.settings import Settings
 
 if TYPE_CHECKING:
     import httpx
-    from serving import Live
+    from live import Live
 
 NEEDED = ("fastapi", "uvicorn", "prometheus_client", "httpx")
 if missing := [name for name in NEEDED if find_spec(name) is None]:
@@ -113,7 +113,7 @@ def settings(index: Path, model: Path, map_folder: Path) -> Callable[..., Settin
 @pytest.fixture(scope="session")
 def server(settings: Callable[..., Settings], map_folder: Path) -> Iterator[Live]:
     """A server with everything on, shared: not to be changed."""
-    from serving import live
+    from live import live
 
     with live(settings(map=str(map_folder))) as running:
         yield running

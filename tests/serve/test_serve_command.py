@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx
 import pytest
-from serving import post, wait_until
+from live import post, wait_until
 
 from embedpress.errors import MismatchError, StorageError, UsageError
 from embedpress.serve.run import serve

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from serving import post
+from live import post
 
 from embedpress.onnx.runtime import OnnxCompressor
 

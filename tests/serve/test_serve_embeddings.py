@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from serving import Live, live, post
+from live import Live, live, post
 
 from embedpress.onnx.runtime import OnnxCompressor
 from embedpress.serve.settings import Settings

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
-from serving import Live
+from live import Live
 
 QUICK = settings(
     max_examples=40,

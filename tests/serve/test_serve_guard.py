@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from serving import Live, live, post
+from live import Live, live, post
 
 from embedpress.serve import guard
 from embedpress.serve.settings import Settings

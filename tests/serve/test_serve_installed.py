@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 from clean_install import ROOT, clean_python
-from serving import post, wait_until
+from live import post, wait_until
 
 
 @pytest.mark.slow

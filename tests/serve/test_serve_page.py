@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from browser import chromium, set_scheme, set_size
-from serving import Live, live, wait_until
+from live import Live, live, wait_until
 
 from embedpress.serve.settings import Settings
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 from browser import chromium
+from live import Live, live, post, wait_until
 from PIL import Image
 from samples import SMALL
-from serving import Live, live, post, wait_until
 from torch_files import save_resnet18
 
 from embedpress.index.search import open_index

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from serving import live, post, wait_until
+from live import live, post, wait_until
 
 from embedpress.errors import FormatError, MismatchError
 from embedpress.index.build import build_index

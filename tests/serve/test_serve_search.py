@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from serving import Live, live, post
+from live import Live, live, post
 
 from embedpress.index.search import SearchIndex, open_index
 from embedpress.serve.settings import Settings
