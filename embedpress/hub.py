@@ -196,17 +196,11 @@ def push(
         Without huggingface-hub.
     """
     from embedpress.onnx.compressor import OnnxCompressor
-    from embedpress.vectors.files import sha256_of
 
     path = Path(folder)
     compressor = OnnxCompressor(path)
     files = [name for name in PUSHED if (path / name).is_file()]
-    bad = {
-        name
-        for name, digest in compressor.config.get("sha256", {}).items()
-        if name not in files or sha256_of(path / name) != digest
-    }
-    bad.update(compressor.bad_files())
+    bad = {*compressor.bad_files(), *set(compressor.config.get("sha256", {})).difference(files)}
     if bad:
         named = ", ".join(sorted(bad))
         raise FormatError(f"{path} is not a whole compressor ({named}): write it again")

@@ -15,7 +15,7 @@ from embedpress.errors import FormatError, InputError, first_line
 from embedpress.hub import compressor_folder
 from embedpress.onnx.session import open_session
 from embedpress.threads import check_threads, side_by_side
-from embedpress.vectors import check_codes, check_vectors
+from embedpress.vectors import check_codes, check_vectors, sha256_of
 from embedpress.vectors.document import read_document
 
 Floats = NDArray[np.float32]
@@ -200,6 +200,12 @@ class OnnxCompressor:
                 self.session(name)
             except FormatError:
                 bad.append(name)
+        # A session looks at its own file; a tokenizer, canaries, an extractor's graph have none.
+        for name, digest in self.config.get("sha256", {}).items():
+            file = self.path / Path(name).name
+            if name in (*expected, *narrow) or (file.is_file() and sha256_of(file) == digest):
+                continue
+            bad.append(name)
         return bad
 
     def _embeddings(self, X: ArrayLike) -> Floats:

@@ -261,3 +261,14 @@ def test_nonsense_is_one_line_and_nothing_is_printed(
         assert "\n" not in str(caught.value)
         assert len(str(caught.value)) < 700
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_checksum_that_no_session_looks_at_is_compared_too(
+    saved: Callable[..., Path], tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(saved(), copy)
+    (copy / "canaries.safetensors").write_bytes(b"other")
+    assert load(copy).bad_files() == ["canaries.safetensors"]
+    (copy / "canaries.safetensors").unlink()
+    assert load(copy).bad_files() == ["canaries.safetensors"]
