@@ -31,8 +31,8 @@ class TrainingLog:
     """Event files of one training in a folder, as ``tensorboard --logdir`` shows them.
 
     For each tower: ``<tower>/loss`` and its parts and ``<tower>/learning_rate`` at every step,
-    ``<tower>/recall`` (and ``noisy_recall``) at every evaluation; in the end the options with
-    held-out recall@10 of each tower and of its start as hyperparameters.
+    ``<tower>/recall`` (and ``noisy_recall``, ``recall_32``) at every evaluation; in the end the
+    options with held-out recall@10 of each tower and of its start as hyperparameters.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ class _Curves:
         self._scalars(step, {**parts, "learning_rate": learning_rate})
 
     def evaluation(self, record: Record) -> None:
-        recalls = {key: value for key, value in record.items() if key.endswith("recall")}
+        recalls = {key: value for key, value in record.items() if "recall" in key}
         self._scalars(record["step"], recalls)
 
     def _scalars(self, step: int, values: Mapping[str, float]) -> None:

@@ -44,6 +44,13 @@ def test_the_curves_are_those_of_the_history(embeddings: np.ndarray, tmp_path: P
         assert found[f"{tower}/start_recall"][0][1] == pytest.approx(measured["start"])
 
 
+def test_nested_sizes_have_a_curve_each(embeddings: np.ndarray, tmp_path: Path) -> None:
+    compressor = Compressor(**SMALL, nested_sizes=(2,)).fit(embeddings, log_dir=tmp_path)
+    recall = [(record["step"], record["recall_2"]) for record in compressor.history_["latents"]]
+    found = events(tmp_path)["latents/recall_2"]
+    assert found == [(step, pytest.approx(value, rel=1e-6)) for step, value in recall]
+
+
 def test_a_log_changes_nothing(embeddings: np.ndarray, tmp_path: Path) -> None:
     plain = Compressor(**SMALL).fit(embeddings)
     logged = Compressor(**SMALL).fit(embeddings, log_dir=tmp_path)
