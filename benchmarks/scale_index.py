@@ -123,7 +123,7 @@ def measure_index(embeddings: Path, codes: Path, model: Path, out: Path) -> dict
     queries = held_out_queries()
     truth = nearest_in_blocks(queries, blocks_of(embeddings), K)[0]
     compressor = embedpress.load(model, num_threads=1)
-    scan = Scan(compressor, "codes", 0)
+    scan = Scan(compressor, "codes")
     nobody = np.full(N_QUERIES, -1)
     all_codes = exhaustive_hits(scan.flat(), blocks_of(codes), scan.queries(queries), nobody, K)
     index = embedpress.open_index(out, compressor, memory_map=False)

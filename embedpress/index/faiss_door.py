@@ -11,14 +11,30 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from embedpress.errors import FormatError
+from embedpress.errors import FormatError, first_line
 
 _FLAT = (b"IxFI", b"IxF2", b"IxFl")
 _HALF = 4
 """FAISS's ScalarQuantizer::QT_fp16."""
+
+
+def read_index(path: Path, flags: int) -> Any:
+    """FAISS's index of a file, after a look at the file's layout.
+
+    Raises
+    ------
+    FormatError
+        What :func:`check_layout` or FAISS refuses.
+    """
+    check_layout(path)
+    try:
+        return faiss.read_index(str(path), flags)
+    except Exception as error:  # FAISS raises RuntimeError, and MemoryError on absurd sizes
+        raise FormatError(f"{path} is not an index FAISS can read: {first_line(error)}") from None
 
 
 def check_layout(path: Path) -> None:

@@ -32,9 +32,9 @@ class Scan:
     ----------
     compressor : OnnxCompressor
     what : {"codes", "latents"}
-    n_components : int
-        Floats of the stored latents, which may be nested in the compressor's; of no account for
-        codes.
+    n_components : int, optional
+        Floats of the stored latents, where they are nested in the compressor's, all of which are
+        taken by default; of no account for codes.
 
     Attributes
     ----------
@@ -48,7 +48,9 @@ class Scan:
         Bytes of a vector's stored form.
     """
 
-    def __init__(self, compressor: OnnxCompressor, what: str, n_components: int) -> None:
+    def __init__(
+        self, compressor: OnnxCompressor, what: str, n_components: int | None = None
+    ) -> None:
         self.compressor = compressor
         self.what = what
         self.metric = faiss_metric(compressor.metric)
@@ -58,7 +60,7 @@ class Scan:
             self.code_size, _, width = self.books.shape
             self.dim = self.code_size * width
         else:
-            self.dim = n_components
+            self.dim = n_components or compressor.n_components or 0
             self.code_size = 4 * self.dim
         self.latent_dim = self.dim // self.stages
 
@@ -116,9 +118,7 @@ class Scan:
 
     def queries(self, embeddings: Floats) -> Floats:
         """Embeddings as queries (n, dim) of the scan."""
-        if self.what == "codes":
-            return self.compressor.encode_queries(embeddings)
-        whole = self.compressor.transform_queries(embeddings)
+        whole = query_form(self.compressor, self.what, embeddings)
         return np.ascontiguousarray(whole[:, : self.dim])
 
     def restored_queries(self, values: NDArray[Any]) -> Floats:
@@ -130,6 +130,13 @@ class Scan:
         return self.queries(
             self.compressor.inverse_transform(np.pad(values, ((0, 0), (0, missing))))
         )
+
+
+def query_form(compressor: OnnxCompressor, what: str, embeddings: Floats) -> Floats:
+    """Embeddings as queries of codes (their latents once a stage) or of whole latents."""
+    if what == "codes":
+        return compressor.encode_queries(embeddings)
+    return compressor.transform_queries(embeddings)
 
 
 def check_origin(compressed: Vectors, compressor: OnnxCompressor) -> None:

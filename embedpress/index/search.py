@@ -12,14 +12,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
-from embedpress.errors import FormatError, StorageError, UsageError, first_line
-from embedpress.index.faiss_door import check_layout
+from embedpress.errors import FormatError, StorageError, UsageError
+from embedpress.index.faiss_door import read_index
 from embedpress.index.faiss_file import check_frame
 from embedpress.index.filter import filter_rows
 from embedpress.index.hits import Hits, RangeHits, best_first, padded
 from embedpress.index.manifest import IndexManifest, read_index_manifest
 from embedpress.index.rerank import RerankTier
-from embedpress.index.scan import faiss_metric
+from embedpress.index.scan import faiss_metric, query_form
 from embedpress.index.selection import Selection, read_deleted
 from embedpress.index.table import read_table, values_of
 from embedpress.onnx.compressor import OnnxCompressor
@@ -271,11 +271,8 @@ class SearchIndex:
         if nprobe is not None and nprobe < 1:
             raise UsageError(f"nprobe={nprobe} must be at least 1")
         x = check_vectors(queries, dim=self.compressor.dim, metric=self.compressor.metric)
-        codes = self.manifest.what == "codes"
-        mapped = (
-            self.compressor.encode_queries(x) if codes else self.compressor.transform_queries(x)
-        )
-        if not codes:
+        mapped = query_form(self.compressor, self.manifest.what, x)
+        if self.manifest.what == "latents":
             mapped = np.ascontiguousarray(mapped[:, : self.manifest.dim])
         if mapped.shape[1] != self.faiss.d:
             raise FormatError(
@@ -406,12 +403,7 @@ def _read_faiss(path: Path, manifest: IndexManifest, mapped: bool) -> Any:
         # Codes of an exhaustive index can be mapped since FAISS 1.11; before, they are read.
         flat = not manifest.nprobe
         flags = getattr(faiss, "IO_FLAG_MMAP_IFC", 0) if flat else faiss.IO_FLAG_MMAP
-    check_layout(path)
-    try:
-        index: Any = faiss.read_index(str(path), flags)
-    except Exception as error:  # FAISS raises RuntimeError, and MemoryError on absurd sizes
-        first = first_line(error)
-        raise FormatError(f"{path} is not an index FAISS can read: {first}") from None
+    index = read_index(path, flags)
     if not isinstance(index, faiss.IndexPQ | faiss.IndexIVF | faiss.IndexFlat):
         raise FormatError(f"{path} is a {type(index).__name__}, which embedpress does not build")
     if (index.ntotal, index.d) != (manifest.rows, manifest.dim):

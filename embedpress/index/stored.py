@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from embedpress.errors import FormatError
-from embedpress.index.faiss_door import check_layout
+from embedpress.index.faiss_door import read_index
 from embedpress.index.faiss_file import frame_of, read_rows
 from embedpress.index.lists import ListsOfFile
 from embedpress.index.manifest import IndexManifest
@@ -47,7 +47,10 @@ class StoredIndex:
         self.manifest = manifest
         self._compared: set[str] = set()
         # No vector takes less than a byte; a count beyond that would ask for all memory.
-        if manifest.rows > self._sound("index").stat().st_size:
+        index = folder / manifest.files["index"]
+        if not index.is_file():
+            self._sound("index")
+        if manifest.rows > index.stat().st_size:
             raise FormatError(f"{folder} holds fewer than {manifest.rows} vectors: build it again")
         self.deleted = np.zeros(manifest.rows, bool)
         if manifest.deleted:
@@ -78,13 +81,7 @@ class StoredIndex:
 
     def open(self) -> Any:
         """FAISS's index without its vectors."""
-        path = self._sound("index")
-        check_layout(path)
-        try:
-            found: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
-        except Exception as error:  # RuntimeError, and MemoryError on absurd sizes
-            raise FormatError(f"{path} is not an index FAISS can read: {error}") from None
-        return emptied(found)
+        return emptied(read_index(self._sound("index"), faiss.IO_FLAG_MMAP))
 
     def codes(self, index: Any, keep: Mask) -> Iterator[NDArray[np.uint8]]:
         """The stored form of the rows to keep, of an exhaustive index."""
@@ -118,9 +115,9 @@ class StoredIndex:
         name = self.manifest.files[role]
         path = self.folder / name
         if name not in self._compared:
+            check_own(path)
             if not path.is_file() or sha256_of(path) != self.manifest.sha256.get(name):
                 raise FormatError(f"{path} was changed since it was built: build it again")
-            check_own(path)
             self._compared.add(name)
         return path
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from embedpress.errors import UsageError
 from embedpress.index.manifest import IndexManifest, read_index_manifest
-from embedpress.index.scan import Scan
+from embedpress.index.scan import Scan, query_form
 from embedpress.index.stored import StoredIndex
 from embedpress.onnx.compressor import OnnxCompressor
 
@@ -121,10 +121,7 @@ def query_vectors(
     """
     if form == "embeddings":
         return embeddings
-    codes = what == "codes"
-    asked = (
-        compressor.encode_queries(embeddings) if codes else compressor.transform_queries(embeddings)
-    )
+    asked = query_form(compressor, what, embeddings)
     # A scan of codes takes a query once a stage, and their latents are sums over the stages; of
     # nested latents the first floats were pushed.
     return np.ascontiguousarray(asked[:, :dim])

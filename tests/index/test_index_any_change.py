@@ -38,7 +38,7 @@ class Changes(RuleBasedStateMachine):
         super().__init__()
         self.home = Path(tempfile.mkdtemp())
         self.compressor = load(self.model, num_threads=1)
-        self.scan = Scan(self.compressor, self.what, self.compressor.n_components or 0)
+        self.scan = Scan(self.compressor, self.what)
         self.made = 0
         source = self.source([(i, i) for i in range(12)])
         build_index(source, self.model, self.index, factory=self.factory, num_threads=1)
