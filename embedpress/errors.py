@@ -72,6 +72,11 @@ def _shortened(text: str) -> str:
     return shown if len(shown) <= _LONGEST else f"{shown[:1500]} … {shown[-400:]}"
 
 
+def one_line(error: BaseException) -> str:
+    """What another library's exception says, its lines joined and cut at 200 characters."""
+    return " ".join(str(error).split())[:200]
+
+
 def first_line(error: BaseException) -> str:
     """What another library's exception says, in one line; its class where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

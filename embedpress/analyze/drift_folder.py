@@ -33,10 +33,10 @@ from embedpress.analyze.reference import (
 )
 from embedpress.errors import InputError
 from embedpress.evaluate.exact import Floats
-from embedpress.onnx.compress import check_kind, metric_for
+from embedpress.onnx.compress import check_kind
 from embedpress.onnx.compressor import OnnxCompressor
 from embedpress.threads import faiss_threads
-from embedpress.vectors import Manifest, Vectors, open_vectors
+from embedpress.vectors import Manifest, Vectors, metric_for, open_vectors
 from embedpress.vectors.files import remove
 from embedpress.vectors.holdout import held_out
 
@@ -161,7 +161,7 @@ def write_reference(
 
 
 def _open(source: str | Path, compressor: OnnxCompressor) -> Vectors:
-    vectors = open_vectors(source, metric=metric_for(source, compressor))
+    vectors = open_vectors(source, metric=metric_for(source, compressor.metric))
     check_kind(vectors, compressor)
     return vectors
 

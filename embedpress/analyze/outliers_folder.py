@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 from embedpress.analyze.detector import WEIGHTS, OutlierDetector
 from embedpress.analyze.files import SHOWN, make_folder, records
 from embedpress.analyze.outliers import check_contamination
-from embedpress.onnx.compress import check_kind, metric_for
+from embedpress.onnx.compress import check_kind
 from embedpress.onnx.compressor import OnnxCompressor
-from embedpress.vectors import Batch, Vectors, atomic_path, open_vectors
+from embedpress.vectors import Batch, Vectors, atomic_path, metric_for, open_vectors
 from embedpress.vectors.holdout import held_out
 
 MOST_KNOWN = 100_000
@@ -112,7 +112,7 @@ def outliers_folder(
 
 
 def _open(source: str | Path, compressor: OnnxCompressor) -> Vectors:
-    vectors = open_vectors(source, metric=metric_for(source, compressor))
+    vectors = open_vectors(source, metric=metric_for(source, compressor.metric))
     check_kind(vectors, compressor)
     return vectors
 

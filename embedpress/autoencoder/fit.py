@@ -13,7 +13,7 @@ from embedpress.analyze.drift_folder import write_reference
 from embedpress.autoencoder.estimator import Compressor, Progress
 from embedpress.autoencoder.pretrained import save
 from embedpress.errors import InputError
-from embedpress.vectors import is_plain, open_vectors
+from embedpress.vectors import metric_for, open_vectors
 from embedpress.vectors.files import check_no_file
 from embedpress.vectors.holdout import held_out
 
@@ -64,8 +64,7 @@ def fit(
         If an ONNX graph does not give the trained network's results.
     """
     check_no_file(Path(out))
-    plain = is_plain(source)
-    vectors = open_vectors(source, metric=compressor.metric if plain else None, column=column)
+    vectors = open_vectors(source, metric=metric_for(source, compressor.metric), column=column)
     if vectors.kind != "embeddings":
         raise InputError(f"{source} holds {vectors.kind}: fit on the embeddings themselves")
     batch = vectors.read(compressor.max_samples, seed=compressor.seed, columns=())
@@ -101,8 +100,7 @@ def fit(
 
 
 def _sample_queries(source: str | Path, compressor: Compressor) -> NDArray[np.float32]:
-    plain = is_plain(source)
-    vectors = open_vectors(source, metric=compressor.metric if plain else None)
+    vectors = open_vectors(source, metric=metric_for(source, compressor.metric))
     if vectors.kind != "embeddings":
         raise InputError(f"{source} holds {vectors.kind}: sample queries are embeddings")
     return vectors.read(compressor.max_samples, seed=compressor.seed, columns=()).vectors

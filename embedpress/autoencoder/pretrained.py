@@ -31,7 +31,6 @@ WEIGHTS_LIMIT = 4 << 30
 """Bytes of a model.safetensors that are read."""
 MACHINE = ("device", "num_threads")
 """Parameters of where it was trained, not of what: they are not saved."""
-"""Bytes of a metrics.json that are read."""
 
 
 def save(

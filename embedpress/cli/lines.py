@@ -9,6 +9,7 @@ from embedpress.console import show
 
 
 def show_vectors(manifest: Any, out: Path, seconds: float, as_json: bool) -> None:
+    """Show what a job of vectors wrote, or the share of it that is done."""
     from embedpress.vectors.manifest import MANIFEST
 
     unit = "bytes" if manifest.kind == "codes" else "floats"

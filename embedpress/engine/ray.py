@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from embedpress.engine.job import Job, Piece
 from embedpress.engine.shard_file import Built, build_shard
-from embedpress.errors import EmbedpressError, MissingDependencyError, UsageError
+from embedpress.errors import EmbedpressError, MissingDependencyError, UsageError, one_line
 from embedpress.threads import available_threads
 from embedpress.vectors.manifest import Manifest
 from embedpress.vectors.shard import shard_name
@@ -141,7 +141,7 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
         try:
             ray.init(address=address or "local", **quiet, **({} if address else own))
         except (ConnectionError, ValueError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error)
             raise UsageError(
                 f"no Ray cluster can be used at {address or 'this machine'}: {reason}"
             ) from None

@@ -13,7 +13,7 @@ from embedpress.engine.journal import Entry
 from embedpress.engine.shard_file import Built, build_shard, check_schema
 from embedpress.errors import InputError
 from embedpress.vectors.files import atomic_path, write_atomic
-from embedpress.vectors.footer import open_door
+from embedpress.vectors.footer import ParquetDoor, open_door
 from embedpress.vectors.ids import UniqueIds, normal_ids
 from embedpress.vectors.manifest import Manifest
 from embedpress.vectors.shard import ID, shard_name
@@ -40,7 +40,7 @@ class ShardWriter:
         """
         path = self._out / entry.shard.name
         with open_door(path) as file:
-            self._check(file.schema, _ids_of(path), entry.shard.name)
+            self._check(file.schema, _ids_of(file), entry.shard.name)
 
     def write(self, index: int, pieces: Iterable[Piece]) -> Entry:
         """Write the pieces of one shard.
@@ -80,14 +80,14 @@ class ShardWriter:
 
     def _earlier(self) -> Iterator[pa.Array]:
         for name in self._names:
-            yield _ids_of(self._out / name)
+            with open_door(self._out / name) as file:
+                yield _ids_of(file)
 
 
 def _entry(index: int, built: Built) -> Entry:
     return Entry(index, built.shard, built.skipped, built.counters)
 
 
-def _ids_of(path: Path) -> pa.Array:
-    with open_door(path) as file:
-        parts = [batch.column(0) for batch in file.batches(_ROWS, [ID])]
-        return normal_ids(pa.chunked_array(parts, file.schema.field(ID).type))
+def _ids_of(file: ParquetDoor) -> pa.Array:
+    parts = [batch.column(0) for batch in file.batches(_ROWS, [ID])]
+    return normal_ids(pa.chunked_array(parts, file.schema.field(ID).type))

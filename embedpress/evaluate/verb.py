@@ -16,9 +16,9 @@ from embedpress.evaluate.beir import ById, as_rows, read_judgements, read_texts
 from embedpress.evaluate.evaluation import evaluate
 from embedpress.evaluate.folder_index import FolderIndex
 from embedpress.evaluate.report import write_report
-from embedpress.onnx.compress import check_kind, metric_for
+from embedpress.onnx.compress import check_kind
 from embedpress.onnx.compressor import OnnxCompressor
-from embedpress.vectors import Batch, Vectors, open_vectors, write_atomic
+from embedpress.vectors import Batch, Vectors, metric_for, open_vectors, write_atomic
 from embedpress.vectors.document import read_json
 from embedpress.vectors.files import check_no_file
 from embedpress.vectors.holdout import held_out
@@ -175,7 +175,7 @@ def _base_and_queries(
     seed: int,
 ) -> tuple[Batch, Batch]:
     """What is searched and what asks, each no more than can be searched by brute force."""
-    vectors = open_vectors(source, metric=metric_for(source, compressor))
+    vectors = open_vectors(source, metric=metric_for(source, compressor.metric))
     check_kind(vectors, compressor)
     if judged is not None and vectors.count > MOST_ROWS:
         raise UsageError(
@@ -190,7 +190,7 @@ def _base_and_queries(
         base, questions = _rows(batch, np.flatnonzero(~asked)), _rows(batch, np.flatnonzero(asked))
     else:
         base = batch
-        asking = open_vectors(queries, metric=metric_for(queries, compressor))
+        asking = open_vectors(queries, metric=metric_for(queries, compressor.metric))
         check_kind(asking, compressor)
         most = MOST_QUERIES if judged is None else MOST_ROWS
         questions = asking.read(most, seed=seed, columns=_shown(asking))

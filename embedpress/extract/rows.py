@@ -213,10 +213,16 @@ def _read_arrow(path: Path) -> Iterator[Row]:
     with reading_arrow(path) as (schema, batches):
         names = _plain_columns(schema, path)
         yield from _table_rows(
-            batch.select(names).slice(start, _BATCH_ROWS)
+            _sound(batch.select(names).slice(start, _BATCH_ROWS))
             for batch in batches
             for start in range(0, len(batch), _BATCH_ROWS)
         )
+
+
+def _sound(batch: pa.RecordBatch) -> pa.RecordBatch:
+    # Bytes that are no UTF-8, or lengths beyond the file's end, must not be followed.
+    batch.validate(full=True)
+    return batch
 
 
 def _plain_columns(schema: pa.Schema, path: Path) -> list[str]:
@@ -233,8 +239,6 @@ def _plain_columns(schema: pa.Schema, path: Path) -> list[str]:
 def _table_rows(batches: Iterable[pa.RecordBatch]) -> Iterator[Row]:
     number = 0
     for batch in batches:
-        # Bytes that are no UTF-8, or lengths beyond the file's end, must not be followed.
-        batch.validate(full=True)
         for values in batch.to_pylist():
             yield Row(number, values)
             number += 1

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from embedpress.errors import MismatchError, UsageError
 from embedpress.onnx.extractor import FILE
-from embedpress.vectors import is_plain, open_vectors
+from embedpress.vectors import metric_for, open_vectors
 
 
 def embed_question(
@@ -59,7 +59,7 @@ def embed_question(
     if sum(asked is not None for asked in (text, image, vectors)) != 1:
         raise UsageError("ask with exactly one of --text, --image and --vectors")
     if vectors is not None:
-        found = open_vectors(vectors, metric=metric if is_plain(vectors) else None)
+        found = open_vectors(vectors, metric=metric_for(vectors, metric))
         embeddings = found.read(columns=()).vectors
     else:
         model = extractor or made_by.get("model")

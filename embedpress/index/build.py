@@ -30,13 +30,14 @@ from embedpress.index.tune import (
     n_queries,
     tune_nprobe,
 )
-from embedpress.onnx.compress import check_kind, metric_for
+from embedpress.onnx.compress import check_kind
 from embedpress.onnx.compressor import OnnxCompressor
 from embedpress.threads import faiss_threads
 from embedpress.vectors import (
     Batch,
     Vectors,
     atomic_path,
+    metric_for,
     open_vectors,
     parse_size,
     rows_within,
@@ -297,7 +298,7 @@ class _Build:
 
 def rerank_vectors(path: str | Path, compressed: Vectors, compressor: OnnxCompressor) -> Vectors:
     """The embeddings of a rerank tier, of as many rows as are compressed."""
-    embeddings = open_vectors(path, metric=metric_for(path, compressor))
+    embeddings = open_vectors(path, metric=metric_for(path, compressor.metric))
     check_kind(embeddings, compressor)
     if embeddings.count != compressed.count:
         raise MismatchError(
@@ -338,7 +339,7 @@ def tier_vectors(embeddings: Floats, metric: str) -> Floats:
 
 def _sample(path: str | Path, compressor: OnnxCompressor) -> Floats:
     """Embeddings of sample queries."""
-    found = open_vectors(path, metric=metric_for(path, compressor))
+    found = open_vectors(path, metric=metric_for(path, compressor.metric))
     check_kind(found, compressor)
     sample: Floats = found.read(MOST_QUERIES, columns=()).vectors
     return sample

@@ -21,7 +21,7 @@ from embedpress.vectors import (
     Batch,
     Manifest,
     Vectors,
-    is_plain,
+    metric_for,
     open_vectors,
     sha256_of,
     shard_table,
@@ -96,7 +96,7 @@ def compress(
     budget = Budget(memory_budget)
     compressor = OnnxCompressor(model, num_threads=num_threads)
     encode = EncodeBatch(compressor.path, what=what, n_components=n_components)
-    vectors = open_vectors(source, metric=metric_for(source, compressor), column=column)
+    vectors = open_vectors(source, metric=metric_for(source, compressor.metric), column=column)
     check_kind(vectors, compressor)
     workers, rows = _in_flight(budget, encode, compressor.num_threads)
 
@@ -177,11 +177,6 @@ class _Work:
 
     def __call__(self, batch: Batch) -> Piece:
         return Piece(shard_table(batch.ids, self.encode.encode(batch.vectors), batch.metadata))
-
-
-def metric_for(source: str | Path, compressor: OnnxCompressor) -> str | None:
-    """A plain file says nothing of its metric: it is read by the compressor's."""
-    return compressor.metric if is_plain(source) else None
 
 
 def check_kind(vectors: Vectors, compressor: OnnxCompressor) -> None:

@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 PARITY_BATCHES = (1, 7, 256)
 N_CANARIES = 16
 MOST_TEXTS = 3000
-LONGEST_TEXT = 1 << 20
 """Texts of a sample that are read."""
+LONGEST_TEXT = 1 << 20
+"""Characters of one of them; what goes beyond is the next one."""
 GRAPHS = (
     "encoder.onnx",
     "query_encoder.onnx",

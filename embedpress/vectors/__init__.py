@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from embedpress.vectors.batch import Batch
     from embedpress.vectors.budget import parse_size, rows_within
     from embedpress.vectors.check import check_codes, check_vectors
-    from embedpress.vectors.dataset import Vectors, is_plain, open_vectors
+    from embedpress.vectors.dataset import Vectors, is_plain, metric_for, open_vectors
     from embedpress.vectors.files import atomic_path, sha256_of, write_atomic
     from embedpress.vectors.ids import check_unique
     from embedpress.vectors.manifest import (
@@ -29,7 +29,7 @@ _MODULES = {
     "batch": ("Batch",),
     "budget": ("parse_size", "rows_within"),
     "check": ("check_codes", "check_vectors"),
-    "dataset": ("Vectors", "is_plain", "open_vectors"),
+    "dataset": ("Vectors", "is_plain", "metric_for", "open_vectors"),
     "files": ("atomic_path", "sha256_of", "write_atomic"),
     "ids": ("check_unique",),
     "manifest": ("FORMAT_VERSION", "Manifest", "Shard", "read_manifest", "write_manifest"),
@@ -49,6 +49,7 @@ __all__ = [
     "check_unique",
     "check_vectors",
     "is_plain",
+    "metric_for",
     "open_vectors",
     "parse_size",
     "read_manifest",

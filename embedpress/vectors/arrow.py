@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from embedpress.errors import EmbedpressError, FormatError, InputError, UsageError
+from embedpress.errors import EmbedpressError, FormatError, InputError, UsageError, one_line
 from embedpress.vectors.column import column_dim, holds_codes, vector_column
 from embedpress.vectors.document import read_json
 from embedpress.vectors.files import storage_errors
@@ -150,7 +150,7 @@ def reading_arrow(path: Path) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBat
         raise
     except Exception as error:
         # What the parser raises on a corrupt file is no closed list.
-        text = " ".join(str(error).split())[:200]
+        text = one_line(error)
         raise FormatError(f"{path} is not a readable Arrow file: {text}") from error
 
 

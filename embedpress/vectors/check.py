@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embedpress.errors import InputError, UsageError
+from embedpress.errors import InputError, UsageError, one_line
 
 METRICS = ("cosine", "ip", "l2")
 FloatArray = npt.NDArray[np.float32]
@@ -75,7 +75,7 @@ def as_matrix(x: Any, *, dim: int | None, what: str) -> npt.NDArray[Any]:
     try:
         values = np.asarray(x)
     except (ValueError, TypeError, RuntimeError) as error:
-        raise InputError(f"{what} are not a matrix of numbers: {_line(error)}") from None
+        raise InputError(f"{what} are not a matrix of numbers: {one_line(error)}") from None
     check_dtype(values.dtype, what=what)
     if values.ndim != 2:
         raise InputError(
@@ -180,7 +180,3 @@ def check_codes(x: Any, *, code_size: int | None = None) -> CodeArray:
     if code_size is not None and codes.shape[1] != code_size:
         raise InputError(f"codes have {codes.shape[1]} bytes a row, {code_size} were expected")
     return np.ascontiguousarray(codes)
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]

@@ -11,7 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from embedpress.errors import FormatError, InputError, MismatchError, StorageError, UsageError
+from embedpress.errors import (
+    FormatError,
+    InputError,
+    MismatchError,
+    StorageError,
+    UsageError,
+    one_line,
+)
 from embedpress.vectors.arrow import open_arrow, saved_files
 from embedpress.vectors.batch import Batch, as_metadata, cut, join
 from embedpress.vectors.check import (
@@ -230,13 +237,18 @@ class Vectors:
             raise InputError(f"{self.path}: {error}") from None
         except Exception as error:
             # What a parser raises on a corrupt file is no closed list.
-            text = " ".join(str(error).split())[:200]
+            text = one_line(error)
             raise FormatError(f"{self.path} cannot be read, is it corrupt? {text}") from error
 
 
 def is_plain(path: str | os.PathLike[str]) -> bool:
     """Whether vectors do not say for which metric they are: those of others' files and folders."""
     return not Path(path).is_dir() or saved_files(Path(path)) is not None
+
+
+def metric_for(path: str | os.PathLike[str], metric: str) -> str | None:
+    """What to open vectors with, where those that say nothing of their metric go by this one."""
+    return metric if is_plain(path) else None
 
 
 def open_vectors(

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from embedpress.errors import EmbedpressError, FormatError
+from embedpress.errors import EmbedpressError, FormatError, one_line
 from embedpress.vectors.files import storage_errors
 
 MOST_BYTES = 2**30
@@ -133,7 +133,7 @@ def open_door(path: Path) -> Iterator[ParquetDoor]:
         with storage_errors(path, "read"):
             raise error
     except Exception as error:  # what a parser raises is no closed list
-        text = " ".join(str(error).split())[:200]
+        text = one_line(error)
         raise FormatError(f"{path} is not a readable Parquet file: {text}") from error
 
 

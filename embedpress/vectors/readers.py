@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib import format as npy
 
-from embedpress.errors import EmbedpressError, FormatError, InputError, UsageError
+from embedpress.errors import EmbedpressError, FormatError, InputError, UsageError, one_line
 from embedpress.vectors.manifest import MAX_DIM
 from embedpress.vectors.source import ArraySource, Source, check_shape, map_matrix
 
@@ -56,7 +56,7 @@ def open_file(path: Path, column: str | None) -> Source:
     except Exception as error:
         # The parsers below raise whatever they meet in a corrupt file, and their authors' list
         # of it is not closed.
-        text = " ".join(str(error).split())[:200]
+        text = one_line(error)
         raise FormatError(f"{path} is not a readable {suffix} file: {text}") from error
     raise UsageError(
         f"{path}: vectors are read from a folder with a manifest.json, or from .npy, .npz,"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ class Part:
     rows: int
 
 
-class TableSource:
+class TableSource(ABC):
     """Rows of one or more files, in order; a format's own class reads one file."""
 
     def __init__(
