@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from embedpress.errors import FormatError
+from embedpress.vectors.varint import varint
 
 OPERATORS = frozenset((
     "Add", "ArgMax", "Cast", "Concat", "Conv", "Div", "Equal", "FastGelu", "Flatten", "Gather",
@@ -106,16 +107,16 @@ def _fields(data: mmap.mmap, message: Span) -> Iterator[tuple[int, Span | None]]
     """Numbers of a message's fields, with where those of some length lie."""
     at, end = message
     while at < end:
-        key, at = _varint(data, at, end)
+        key, at = varint(data, at, end)
         kind = key & 7
         if key >> 32:
             raise ValueError("a field of an unknown number")
         if kind == 0:
-            _, at = _varint(data, at, end)
+            _, at = varint(data, at, end)
             yield key >> 3, None
             continue
         if kind == 2:
-            size, at = _varint(data, at, end)
+            size, at = varint(data, at, end)
         elif kind in (1, 5):
             size = 8 if kind == 1 else 4
         else:
@@ -124,14 +125,3 @@ def _fields(data: mmap.mmap, message: Span) -> Iterator[tuple[int, Span | None]]
             raise ValueError("it is truncated")
         yield key >> 3, (at, at + size) if kind == 2 else None
         at += size
-
-
-def _varint(data: mmap.mmap, at: int, end: int) -> tuple[int, int]:
-    value = shift = 0
-    while at < end and shift < 70:
-        byte = data[at]
-        value |= (byte & 127) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 128:
-            return value, at
-    raise ValueError("it is truncated")

@@ -1,14 +1,17 @@
-"""The door to Parquet files: what the footer promises is compared with the file before it is read.
+"""The door to Parquet files: what a file would grow to is known before it is unpacked.
 
 A file of a kilobyte can stand for gigabytes: a long text that is named a million times, a list of
 a thousand million equal numbers. What is read is bounded by a row batch, so what a batch can
-grow to is bounded here.
+grow to is bounded here, by the footer and by the headers of the pages, which may say otherwise.
 """
 
 from __future__ import annotations
 
+import itertools
+import mmap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +21,20 @@ import pyarrow.parquet as pq
 
 from embedpress.errors import EmbedpressError, FormatError, one_line
 from embedpress.vectors.files import storage_errors
+from embedpress.vectors.pages import Pages, walk_pages
 
 MOST_BYTES = 2**30
-"""What the texts of one batch may take."""
+"""What one batch may take, or else `_MAX_DENSE` times what the file has."""
 _BUFFER = 2**20
+_FOOTER = 2**21
+"""Bytes of any footer, or else a tenth of the file; it takes some hundred times as much memory."""
 # Numbers and texts shrink by a few times, columns of one value by more, vectors never so far.
 _SMALL = 2**26
 _MAX_RATIO = 1000
+_MAX_LIST_RATIO = 200
+_MAX_DENSE = 16
+_MANY_ROWS = 2**24
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
-_DICTIONARY = {"PLAIN_DICTIONARY", "RLE_DICTIONARY"}
 
 
 class ParquetDoor:
@@ -41,18 +49,22 @@ class ParquetDoor:
         Rows of each row group.
     """
 
-    def __init__(self, path: Path, file: pq.ParquetFile, schema: pa.Schema) -> None:
-        self.path, self.schema, self._file = path, schema, file
-        metadata = file.metadata
+    def __init__(
+        self, path: Path, data: mmap.mmap, metadata: pq.FileMetaData, schema: pa.Schema
+    ) -> None:
+        self.path, self.schema = path, schema
+        self._data, self._metadata = data, metadata
         self.group_rows = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
         self.count = sum(self.group_rows)
         if min(self.group_rows, default=0) < 0 or self.count != metadata.num_rows:
             raise FormatError(f"{path}: its row groups do not add up to {metadata.num_rows} rows")
+        if self.count > max(_MANY_ROWS, _MAX_RATIO // 4 * len(data)):
+            raise FormatError(f"{path}: {self.count} rows in {len(data)} bytes, as no vectors are")
 
     def batches(
         self, rows: int, columns: Sequence[str] | None = None, groups: Sequence[int] | None = None
     ) -> Iterator[pa.RecordBatch]:
-        """Checked batches of at most `rows` rows, with the types of `schema`.
+        """Checked batches of at most `rows` rows of one group, with the types of `schema`.
 
         Raises
         ------
@@ -60,45 +72,127 @@ class ParquetDoor:
             What cannot be decoded, or would fill the memory.
         """
         names = self.schema.names if columns is None else list(columns)
-        wanted = range(len(self.group_rows)) if groups is None else groups
-        size = min(rows, self._most_rows(names, wanted))
-        for batch in self._file.iter_batches(size, list(wanted), names, use_threads=False):
-            batch.validate(full=True)
-            yield pa.RecordBatch.from_arrays(
-                [self._plain(batch.column(name), self.schema.field(name)) for name in names],
-                schema=pa.schema([self.schema.field(name) for name in names]),
-            )
+        schema = pa.schema([self.schema.field(name) for name in names])
+        with self._open() as file:
+            for group in range(len(self.group_rows)) if groups is None else groups:
+                leaves = list(self._leaves(group, names))
+                size = self._batch_rows(rows, leaves)
+                batches = file.iter_batches(size, [group], names, use_threads=False)
+                counted = self._counted(group, size, leaves)
+                for _, batch in zip(counted, batches, strict=False):
+                    batch.validate(full=True)
+                    arrays = [batch.column(name) for name in names]
+                    for array in arrays:
+                        _check_days(array)
+                    yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
-    def _most_rows(self, names: Sequence[str], groups: Sequence[int]) -> int:
-        """Rows of a batch that cannot outgrow `MOST_BYTES` where texts share their beginnings.
+    def _open(self, by_number: Sequence[str] = ()) -> pq.ParquetFile:
+        # With a buffer, pages are read one by one: a row group may be larger than the memory.
+        return pq.ParquetFile(
+            self.path,
+            metadata=self._metadata,
+            pre_buffer=False,
+            buffer_size=_BUFFER,
+            page_checksum_verification=True,
+            read_dictionary=list(by_number),
+        )
 
-        No text is longer than its column chunk.
-        """
-        longest = 1
-        for group in groups:
-            for column in _columns(self._file.metadata, group):
-                if column.path_in_schema in names and "DELTA_BYTE_ARRAY" in column.encodings:
-                    longest = max(longest, column.total_uncompressed_size)
-        return max(1, MOST_BYTES // longest)
-
-    def _plain(self, array: pa.Array, field: pa.Field) -> pa.Array:
-        if pa.types.is_dictionary(array.type):
-            kind = array.type.value_type
-            if pa.types.is_string(kind) or pa.types.is_large_string(kind) or _is_bytes(kind):
-                lengths = pc.binary_length(array.dictionary).cast(pa.int64())
-                size = pc.sum(lengths.take(array.indices)).as_py() or 0
-                if size > MOST_BYTES:
+    def _leaves(self, group: int, names: Sequence[str]) -> Iterator[_Leaf]:
+        """Columns of a row group below those named, none of which grows as no vectors do."""
+        rows = self._metadata.row_group(group)
+        for place in range(rows.num_columns):
+            column, schema = rows.column(place), self._metadata.schema.column(place)
+            path = column.path_in_schema
+            if any(path == name or path.startswith(f"{name}.") for name in names):
+                leaf = _Leaf.of(column, schema, rows.num_rows, self._data)
+                if leaf.grows_too_far():
                     raise FormatError(
-                        f"{self.path}: {len(array)} rows of column {field.name!r} take {size}"
-                        f" bytes, more than {MOST_BYTES}: shorten them"
+                        f"{self.path}: column {path[:80]!r} would grow from {leaf.packed} to"
+                        f" {leaf.size} bytes, as no vectors do"
                     )
-            if array.type != field.type:
-                array = array.dictionary_decode().cast(field.type)
-        if pa.types.is_temporal(array.type):
-            # Files can name days that no calendar here has.
-            extremes = pc.min_max(array)
-            extremes["min"].as_py(), extremes["max"].as_py()
-        return array
+                yield leaf
+
+    def _batch_rows(self, rows: int, leaves: Sequence[_Leaf]) -> int:
+        """Rows of a batch, `rows` at most, that cannot outgrow the memory, whatever they hold."""
+        most = max(MOST_BYTES, _MAX_DENSE * sum(leaf.packed for leaf in leaves))
+        while (size := sum(leaf.most_bytes(rows) for leaf in leaves)) > most:
+            if rows == 1:
+                raise FormatError(f"{self.path}: one row may take {size} bytes, as no vector does")
+            rows = max(1, rows // 2)
+        return rows
+
+    def _counted(self, group: int, rows: int, leaves: Sequence[_Leaf]) -> Iterator[None]:
+        """Step from batch to batch, counting the texts that are stored once and named by number."""
+        named = [leaf.path for leaf in leaves if leaf.named_often()]
+        if not named:
+            yield from itertools.repeat(None)
+        with self._open(named) as file:
+            for batch in file.iter_batches(rows, [group], named, use_threads=False):
+                for name, column in zip(batch.schema.names, batch.columns, strict=True):
+                    size = _text_bytes(column)
+                    if size > MOST_BYTES:
+                        raise FormatError(
+                            f"{self.path}: {len(batch)} rows of column {name!r} take {size}"
+                            f" bytes, more than {MOST_BYTES}: shorten them"
+                        )
+                yield
+
+
+@dataclass(frozen=True)
+class _Leaf:
+    """A column of plain values in one row group."""
+
+    path: str
+    pages: Pages
+    packed: int
+    count: int
+    rows: int
+    width: int
+    """Bytes of a value; 0 for texts."""
+    in_lists: bool
+    is_text: bool
+
+    @staticmethod
+    def of(column: Any, schema: Any, rows: int, data: mmap.mmap) -> _Leaf:
+        starts = (column.dictionary_page_offset or 0, column.data_page_offset)
+        start = min(place for place in starts if place > 0 or place == starts[-1])
+        count, in_lists = column.num_values, schema.max_repetition_level > 0
+        if count < rows if in_lists else count != rows:
+            raise ValueError(f"{count} values of a column are not those of {rows} rows")
+        kind = column.physical_type
+        return _Leaf(
+            column.path_in_schema,
+            walk_pages(data, start, column.total_compressed_size, count),
+            column.total_compressed_size,
+            count,
+            rows,
+            schema.length if kind == "FIXED_LEN_BYTE_ARRAY" else _WIDTHS.get(kind, 0),
+            in_lists,
+            kind == "BYTE_ARRAY" and schema.logical_type.type != "DECIMAL",
+        )
+
+    @property
+    def size(self) -> int:
+        """Bytes when unpacked; of numbers that may be one number, when written out."""
+        written_out = self.in_lists or self.width not in _WIDTHS.values()
+        return max(self.pages.unpacked, written_out * self.count * (self.width or 4))
+
+    def grows_too_far(self) -> bool:
+        ratio = _MAX_LIST_RATIO if self.in_lists else _MAX_RATIO
+        far = self.size > _SMALL and self.size > ratio * self.packed
+        # A text may begin as all before it do. In a list there is no telling how many there are.
+        size = self.count * self.pages.unpacked if self.in_lists else 0
+        return far or (self.pages.shares_beginnings and size > MOST_BYTES)
+
+    def most_bytes(self, rows: int) -> int:
+        """What as many rows take, at most; lists are taken to be equally long."""
+        values = -(-rows * self.count // max(self.rows, 1)) if self.in_lists else rows
+        if self.pages.shares_beginnings and not self.in_lists:
+            return values * self.pages.unpacked
+        return max(self.pages.most_bytes(values), values * self.width)
+
+    def named_often(self) -> bool:
+        return self.is_text and self.count * self.pages.dictionary > MOST_BYTES
 
 
 @contextmanager
@@ -114,19 +208,15 @@ def open_door(path: Path) -> Iterator[ParquetDoor]:
         It is gone, or may not be read.
     """
     try:
-        metadata = pq.read_metadata(path)
-        schema = metadata.schema.to_arrow_schema()
-        _check_sizes(path, metadata)
-        # With a buffer, pages are read one by one: a row group may be larger than the memory.
-        with pq.ParquetFile(
-            path,
-            metadata=metadata,
-            pre_buffer=False,
-            buffer_size=_BUFFER,
-            page_checksum_verification=True,
-            read_dictionary=_repeated(metadata, schema),
-        ) as file:
-            yield ParquetDoor(path, file, schema)
+        with (
+            path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        ):
+            size = int.from_bytes(data[-8:-4], "little")
+            if data[-4:] == b"PAR1" and size > max(_FOOTER, len(data) // 10):
+                raise FormatError(f"{path}: its footer of {size} bytes is larger than any")
+            metadata = pq.read_metadata(path)
+            yield ParquetDoor(path, data, metadata, metadata.schema.to_arrow_schema())
     except EmbedpressError:
         raise
     except (FileNotFoundError, PermissionError) as error:
@@ -137,46 +227,21 @@ def open_door(path: Path) -> Iterator[ParquetDoor]:
         raise FormatError(f"{path} is not a readable Parquet file: {text}") from error
 
 
-def _columns(metadata: pq.FileMetaData, group: int) -> Iterator[Any]:
-    row_group = metadata.row_group(group)
-    return (row_group.column(place) for place in range(row_group.num_columns))
+def _text_bytes(array: pa.Array) -> int:
+    """Bytes of the texts that an array, or a list or struct in it, names by number."""
+    kind = array.type
+    if pa.types.is_dictionary(kind):
+        lengths = pc.binary_length(array.dictionary).cast(pa.int64())
+        return pc.sum(lengths.take(array.indices)).as_py() or 0
+    if pa.types.is_map(kind):
+        return _text_bytes(array.keys) + _text_bytes(array.items)
+    if pa.types.is_struct(kind):
+        return sum(map(_text_bytes, array.flatten()))
+    return _text_bytes(array.flatten()) if pa.types.is_nested(kind) else 0
 
 
-def _check_sizes(path: Path, metadata: pq.FileMetaData) -> None:
-    for group in range(metadata.num_row_groups):
-        for place, column in enumerate(_columns(metadata, group)):
-            leaf = metadata.schema.column(place)
-            size = column.total_uncompressed_size
-            width = leaf.length if leaf.physical_type == "FIXED_LEN_BYTE_ARRAY" else 0
-            if leaf.max_repetition_level or width:
-                size = max(size, column.num_values * (width or _WIDTHS.get(leaf.physical_type, 4)))
-            if size > _SMALL and size > _MAX_RATIO * max(column.total_compressed_size, 1):
-                raise FormatError(
-                    f"{path}: column {column.path_in_schema[:80]!r} would grow from"
-                    f" {column.total_compressed_size} to {size} bytes, as no vectors do"
-                )
-
-
-def _repeated(metadata: pq.FileMetaData, schema: pa.Schema) -> list[str]:
-    """Columns of texts that are stored once and named by number: to be read like that."""
-    texts = {
-        field.name
-        for field in schema
-        if pa.types.is_string(field.type)
-        or pa.types.is_large_string(field.type)
-        or _is_bytes(field.type)
-    }
-    named: set[str] = set()
-    for group in range(metadata.num_row_groups):
-        for column in _columns(metadata, group):
-            # No text is longer than all of its column chunk.
-            most = column.total_uncompressed_size * metadata.row_group(group).num_rows
-            if most > MOST_BYTES and _DICTIONARY & set(column.encodings):
-                named.add(column.path_in_schema)
-            if "DELTA_BYTE_ARRAY" in column.encodings:
-                texts.discard(column.path_in_schema)
-    return sorted(named & texts)
-
-
-def _is_bytes(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+def _check_days(array: pa.Array) -> None:
+    """Raise where an array names days that no calendar here has."""
+    if pa.types.is_temporal(array.type):
+        extremes = pc.min_max(array)
+        extremes["min"].as_py(), extremes["max"].as_py()

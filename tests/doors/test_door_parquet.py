@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from embedpress.extract.texts import open_texts
 from embedpress.index import table
 from embedpress.index.table import read_table
 from embedpress.vectors import footer, open_vectors
+from embedpress.vectors.footer import open_door
 
 READ = """
 from embedpress.vectors import open_vectors
@@ -55,6 +57,7 @@ def test_texts_that_share_their_beginnings(tmp_path: Path, monkeypatch: pytest.M
     )
     path = tmp_path / "ids.parquet"
     monkeypatch.setattr(footer, "MOST_BYTES", 50_000)
+    monkeypatch.setattr(footer, "_MAX_DENSE", 1)
     with footer.open_door(path) as file:
         batches = list(file.batches(1000))
     assert 1 < max(batch.nbytes for batch in batches) <= 50_000
@@ -67,11 +70,11 @@ def test_texts_that_share_their_beginnings(tmp_path: Path, monkeypatch: pytest.M
 
 def test_numbers_that_are_one_number(tmp_path: Path) -> None:
     rows = pa.ListArray.from_arrays(
-        pa.array([0, 40_000_000], pa.int32()), pa.array(np.ones(40_000_000, np.float32))
+        pa.array([0, 20_000_000], pa.int32()), pa.array(np.ones(20_000_000, np.float32))
     )
     pq.write_table(pa.table({"vector": rows}), tmp_path / "x.parquet", compression="zstd")
     assert (tmp_path / "x.parquet").stat().st_size < 1000
-    with pytest.raises(FormatError, match=r"would grow from [0-9]+ to 160000000 bytes"):
+    with pytest.raises(FormatError, match=r"would grow from [0-9]+ to 80000000 bytes"):
         open_vectors(tmp_path / "x.parquet")
 
 
@@ -99,6 +102,128 @@ def test_texts_read_by_their_numbers_are_the_same(
     found = open_vectors(tmp_path / "x.parquet").read().metadata
     assert found["text"].to_pylist() == texts
     assert found.equals(rows.select(["text", "b"]))
+
+
+def varint(number: int, length: int = 0) -> bytes:
+    """A number as Thrift's compact protocol has it, in as many bytes as asked."""
+    zigzag = 2 * number if number >= 0 else -2 * number - 1
+    length = length or max(1, -(-zigzag.bit_length() // 7))
+    parts = [(zigzag >> 7 * n) & 127 for n in range(length)]
+    return bytes([*(part | 128 for part in parts[:-1]), parts[-1]])
+
+
+LARGEST = 2**31 - 1
+FORGED_PAGES = {
+    "unpacked": ("would grow from [0-9]+ to 2147483647 bytes", (LARGEST, 1, 10)),
+    "packed": ("lies beyond the end of its column", (80, LARGEST, 10)),
+    "values": (f"pages of a column hold {LARGEST} values, its footer says 10", (80, 1, LARGEST)),
+    "negative": ("header cannot be so", (-1, 1, 10)),
+    "too large": ("header cannot be so", (2**32, 1, 10)),
+}
+
+
+def first_page(path: Path, unpacked: int, packed: int, values: int) -> bytes:
+    """The file with the header of its first page written anew, over what the page holds."""
+    numbers = [varint(number) for number in (unpacked, packed, values)]
+    header = b"\x15\0\x15%b\x15%b\x2c\x15%b\x15\0\x15\x06\x15\x06\0\0" % tuple(numbers)
+    return path.read_bytes()[:4] + header + path.read_bytes()[4 + len(header) :]
+
+
+@pytest.mark.parametrize("forged", list(FORGED_PAGES))
+def test_page_headers_that_lie(tmp_path: Path, forged: str) -> None:
+    path = tmp_path / "x.parquet"
+    rows = pa.table({"text": pa.array([f"{row:8}" for row in range(10)]), "vector": vectors(10)})
+    pq.write_table(rows, path, compression="zstd", use_dictionary=False)
+    assert pq.read_metadata(path).row_group(0).column(0).data_page_offset == 4
+    said, numbers = FORGED_PAGES[forged]
+    path.write_bytes(first_page(path, *numbers))
+    found = answer(READ, tmp_path)
+    assert re.search(f"^FormatError .*{said}", found.said)
+    assert found.peak < 400
+
+
+def test_a_page_that_is_not_as_its_footer_says(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    rows = pa.table({"text": ["A" * 2**27] * 2, "vector": vectors(2)})
+    pq.write_table(rows, path, compression="zstd", use_dictionary=False, write_statistics=False)
+    column = pq.read_metadata(path).row_group(0).column(0)
+    true = varint(column.total_uncompressed_size)
+    at = path.read_bytes().rindex(true)
+    path.write_bytes(path.read_bytes()[:at] + varint(100, len(true)) + path.read_bytes()[at + 5 :])
+    forged = pq.read_metadata(path).row_group(0).column(0)
+    assert (column.total_uncompressed_size > 2**28, forged.total_uncompressed_size) == (True, 100)
+    found = answer(READ, tmp_path)
+    assert re.search("^FormatError .*column 'text' would grow from", found.said)
+    assert found.peak < 400
+
+
+def within(texts: pa.Array) -> dict[str, pa.Array]:
+    struct = pa.StructArray.from_arrays([texts], ["inner"])
+    lists = pa.array(np.arange(len(texts) + 1), pa.int32())
+    return {
+        "struct": struct,
+        "list": pa.ListArray.from_arrays(lists, texts),
+        "list of structs": pa.ListArray.from_arrays(lists, struct),
+    }
+
+
+@pytest.mark.parametrize("kind", ["struct", "list", "list of structs"])
+def test_a_long_text_that_every_row_names_within(tmp_path: Path, kind: str) -> None:
+    rows = {"vector": vectors(20_000), "x": within(named_often("A" * 2**20, 20_000))[kind]}
+    pq.write_table(pa.table(rows), tmp_path / "x.parquet", compression="zstd", store_schema=False)
+    found = answer(READ, tmp_path)
+    assert "rows of column 'x' take 8589934592 bytes" in found.said
+    assert found.peak < 400
+
+
+def test_texts_within_that_share_their_beginnings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(footer, "MOST_BYTES", 2**26)
+    texts = within(pa.array([f"{'A' * 2**18}{row}" for row in range(400)]))
+    encodings = {"s.inner": "DELTA_BYTE_ARRAY", "l.list.element": "DELTA_BYTE_ARRAY"}
+    path = tmp_path / "x.parquet"
+    rows = pa.table({"vector": vectors(400), "s": texts["struct"], "l": texts["list"]})
+    pq.write_table(rows, path, compression="zstd", use_dictionary=False, column_encoding=encodings)
+    with open_door(path) as file:
+        assert 2**24 < max(batch.nbytes for batch in file.batches(400, ["s"])) < 2**26
+        with pytest.raises(FormatError, match=r"column 'l.list.element' would grow"):
+            list(file.batches(400, ["l"]))
+
+
+def test_batches_are_as_short_as_long_texts_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [f"{row}" + "A" * (1000 if row % 100 == 3 else 1) for row in range(1000)]
+    path = tmp_path / "x.parquet"
+    rows = pa.table({"t": texts, "l": within(pa.array(texts))["list"], "vector": vectors(1000)})
+    pq.write_table(rows, path, use_dictionary=False, data_page_size=500, write_batch_size=10)
+    monkeypatch.setattr(footer, "MOST_BYTES", 10_000)
+    monkeypatch.setattr(footer, "_MAX_DENSE", 0)
+    with open_door(path) as file:
+        batches = list(file.batches(1000))
+    assert pa.Table.from_batches(batches).equals(rows)
+    assert 2 < max(map(len, batches)) < 1000
+    assert max(batch.nbytes for batch in batches) <= 10_000
+    monkeypatch.setattr(footer, "MOST_BYTES", 1000)
+    with open_door(path) as file, pytest.raises(FormatError, match="one row may take"):
+        list(file.batches(1000))
+
+
+def test_footers_larger_than_any(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    large = {"a": "A" * 2**22}
+    pq.write_table(pa.table({"vector": vectors(2)}).replace_schema_metadata(large), path)
+    with pytest.raises(FormatError, match=r"its footer of [0-9]+ bytes is larger than any"):
+        open_vectors(path)
+
+
+def test_rows_that_no_bytes_are_there_for(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"year": pa.array(np.full(20_000_000, 1999, np.int16))}), path)
+    assert path.stat().st_size < 80_000
+    with pytest.raises(FormatError, match=r"20000000 rows in [0-9]+ bytes, as no vectors are"):
+        open_vectors(path)
 
 
 def odd_values() -> dict[str, pa.Array]:

@@ -1,0 +1,139 @@
+"""Pages of a Parquet column: their headers, walked through before anything is unpacked.
+
+The footer says how large a column is, and nothing makes it tell the truth; a page is unpacked by
+what its own header says. Headers are structs of Thrift's compact protocol.
+"""
+
+from __future__ import annotations
+
+import mmap
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedpress.vectors.varint import varint
+
+_DATA, _DATA_V2 = 0, 3
+_HEADERS = {_DATA: 5, _DATA_V2: 8}
+"""Where in a page's header that of its kind stands."""
+_ENCODING = {_DATA: 2, _DATA_V2: 4}
+_DELTA_BYTE_ARRAY = 7
+_FIXED = {3: 1, 7: 8}
+_INTEGERS = (4, 5, 6)
+_BYTES, _STRUCT = 8, 12
+_DEEPEST = 4
+_MOST_EMPTY = 100
+
+Fields = dict[int, Any]
+
+
+@dataclass(frozen=True)
+class Pages:
+    """The pages of a column chunk, as their headers say.
+
+    Attributes
+    ----------
+    values : numpy.ndarray
+        Values of each data page, nulls counted, shape (n_pages,), int64.
+    sizes : numpy.ndarray
+        Its bytes when unpacked, likewise.
+    dictionary : int
+        Bytes of the values that are stored once and named by number, unpacked.
+    shares_beginnings : bool
+        Whether texts are stored as what they add to the one before.
+    """
+
+    values: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    dictionary: int
+    shares_beginnings: bool
+
+    @property
+    def unpacked(self) -> int:
+        """Bytes of all pages."""
+        return int(self.sizes.sum()) + self.dictionary
+
+    def most_bytes(self, values: int) -> int:
+        """What as many values on end take, at most, wherever they start."""
+        ends, sizes = np.cumsum(self.values), np.concatenate([[0], np.cumsum(self.sizes)])
+        # The first value may be the last of its page.
+        last = np.searchsorted(ends, ends + values - 1)
+        last = np.minimum(last, len(self.values) - 1)
+        spans = sizes[last + 1] - sizes[:-1]
+        return int(spans.max(initial=0))
+
+
+def walk_pages(data: mmap.mmap, start: int, size: int, count: int) -> Pages:
+    """Walk through the column chunk of `count` values at `start`.
+
+    Raises
+    ------
+    ValueError
+        Headers that cannot be so, or with other values than `count`.
+    """
+    at, end = start, start + size
+    if not 0 <= start <= end <= len(data):
+        raise ValueError("a column lies beyond the end of the file")
+    values: list[int] = []
+    sizes: list[int] = []
+    seen = dictionary = empty = 0
+    shared = False
+    while seen < count:
+        fields, at = _struct(data, at, end)
+        kind, unpacked, packed = (_size_in(fields, number) for number in (1, 2, 3))
+        inner = fields.get(_HEADERS.get(kind, -1))
+        n = _size_in(inner, 1) if isinstance(inner, dict) else 0
+        if packed > end - at:
+            raise ValueError("a page lies beyond the end of its column")
+        at += packed
+        if kind in (_DATA, _DATA_V2) and isinstance(inner, dict):
+            values.append(n)
+            sizes.append(unpacked)
+            seen += n
+            shared = shared or inner.get(_ENCODING[kind]) == _DELTA_BYTE_ARRAY
+        else:
+            dictionary += unpacked
+            n = 0
+        empty += n == 0
+        if empty > _MOST_EMPTY:
+            raise ValueError("a column has many pages without values")
+    if seen != count:
+        raise ValueError(f"the pages of a column hold {seen} values, its footer says {count}")
+    return Pages(np.array(values, np.int64), np.array(sizes, np.int64), dictionary, shared)
+
+
+def _size_in(fields: Fields, number: int) -> int:
+    value = fields.get(number)
+    if not isinstance(value, int) or not 0 <= value < 2**31:
+        raise ValueError("a page's header cannot be so")
+    return value
+
+
+def _struct(data: mmap.mmap, at: int, end: int, depth: int = 0) -> tuple[Fields, int]:
+    """A struct's integers and structs by their numbers; other fields are passed over."""
+    fields: Fields = {}
+    number = 0
+    while True:
+        if at >= end or depth > _DEEPEST:
+            raise ValueError("a page's header does not end")
+        head, at = data[at], at + 1
+        if head == 0:
+            return fields, at
+        kind, step = head & 15, head >> 4
+        if step == 0:  # a number of its own, which no header needs: it could come twice
+            raise ValueError("a page's header cannot be so")
+        number += step
+        if kind in _INTEGERS:
+            value, at = varint(data, at, end)
+            fields[number] = (value >> 1) ^ -(value & 1)
+        elif kind == _BYTES:
+            size, at = varint(data, at, end)
+            at += size
+        elif kind == _STRUCT:
+            fields[number], at = _struct(data, at, end, depth + 1)
+        elif kind in _FIXED:
+            at += _FIXED[kind]
+        elif kind not in (1, 2):  # true and false, without more bytes
+            raise ValueError("a page's header cannot be so")
