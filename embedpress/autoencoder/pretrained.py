@@ -188,6 +188,8 @@ def _tower(tensors: dict[str, torch.Tensor], prefix: str, compressor: Compressor
         return None
     if any(value.dtype not in (torch.float32, torch.int64) for value in state.values()):
         raise ValueError(f"a tensor of {prefix} is not float32")
+    if len(compressor.hidden_sizes) > len(state):
+        raise ValueError(f"{len(compressor.hidden_sizes)} layers of {len(state)} tensors")
     # On "meta" nothing is allocated before the shapes are known to be the file's.
     with torch.device("meta"):
         encoder, query_encoder, decoder = (

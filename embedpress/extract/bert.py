@@ -8,8 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from embedpress.errors import FormatError, MissingDependencyError, UsageError, first_line
+from embedpress.errors import (
+    EmbedpressError,
+    FormatError,
+    MissingDependencyError,
+    UsageError,
+    first_line,
+)
 from embedpress.extract import torchvision_trap
+from embedpress.extract.bert_door import check_model
 from embedpress.extract.recipe import Recipe
 from embedpress.vectors.files import sha256_of
 
@@ -44,13 +51,9 @@ def load_bert(recipe: Recipe) -> tuple[Any, Any]:
             "text extraction needs transformers: pip install 'embedpress[train]'"
         ) from error
     folder = str(recipe.folder)
-    if not any(recipe.folder.glob("*.safetensors")):
-        raise FormatError(
-            f"{folder}: no .safetensors weights in it; pickled ones (.bin) are not read: load them"
-            " where you trust them and save_pretrained again"
-        )
     try:
         with _quiet():
+            check_model(recipe.folder)
             tokenizer = transformers.AutoTokenizer.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=False
             )
@@ -61,6 +64,8 @@ def load_bert(recipe: Recipe) -> tuple[Any, Any]:
                 use_safetensors=True,
                 output_loading_info=True,
             )
+    except EmbedpressError:
+        raise
     except Exception as error:  # transformers raises anything for a folder that is no model
         line = first_line(error)
         raise FormatError(f"{folder}: not a model that transformers can load ({line})") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,8 @@ from embedpress.extract.transform import ImageTransform
 from embedpress.vectors.files import sha256_of
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
+_MOST_SHARED = 4
+"""Times a file's size its tensors may have, where some are the same in it."""
 _HASH = re.compile(r"-([0-9a-f]{8,})\.")
 
 
@@ -147,6 +150,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
                     f"{path.name}: torch {torch.__version__} cannot read {path.suffix} files"
                     " safely: update it, or save the weights as .safetensors"
                 )
+            _check_archive(path)
             state = torch.load(path, map_location="cpu", weights_only=True)
     except FormatError:
         raise
@@ -159,10 +163,24 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
     ):
         raise FormatError(f"{path.name}: not a state dict (tensors by name); save that alone")
+    # A tensor can name one number of the file a million million times.
+    size = sum(value.numel() * value.element_size() for value in state.values())
+    plain = all(value.layout == torch.strided and not value.is_meta for value in state.values())
+    if not plain or size > _MOST_SHARED * path.stat().st_size:
+        raise FormatError(f"{path.name}: tensors of {size} bytes are more than it holds")
     for name, value in state.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise FormatError(f"{path.name}: {name} holds NaN or infinity")
     return {name.removeprefix("module."): value for name, value in state.items()}, metadata
+
+
+def _check_archive(path: Path) -> None:
+    """Raise where a .pth file, a zip archive that is not packed, would grow."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            sizes = sum(entry.file_size for entry in archive.infolist())
+        if sizes > path.stat().st_size:
+            raise FormatError(f"{path.name}: would grow to {sizes} bytes, as no weights do")
 
 
 def _transform(metadata: Mapping[str, str], path: Path) -> ImageTransform:

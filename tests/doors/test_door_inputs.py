@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import io
 import os
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -136,36 +135,3 @@ def test_a_long_line_of_judgements(tmp_path: Path) -> None:
     (tmp_path / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + line)
     with pytest.raises(FormatError, match="a line of more than 100,000 characters"):
         beir.read_judgements(tmp_path)
-
-
-class Bomb:
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (Path("boom"),)
-
-
-def test_pickled_weights_of_a_model_are_not_read(
-    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from embedpress.extract.text import TextExtractor
-
-    monkeypatch.chdir(tmp_path)
-    for file in bert.iterdir():
-        if file.suffix != ".safetensors":
-            (tmp_path / file.name).write_bytes(file.read_bytes())
-    (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
-    with pytest.raises(FormatError, match=r"pickled ones \(\.bin\) are not read"):
-        TextExtractor(tmp_path)
-    assert not (tmp_path / "boom").exists()
-
-
-def test_an_old_torch_does_not_read_pickled_weights(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import torch
-
-    from embedpress.extract.weights import load_weights
-
-    torch.save({"x": torch.ones(2)}, tmp_path / "x.pth")
-    monkeypatch.setattr(torch, "__version__", "2.5.1")
-    with pytest.raises(FormatError, match=r"torch 2\.5\.1 cannot read \.pth files safely"):
-        load_weights("resnet18", tmp_path / "x.pth")
