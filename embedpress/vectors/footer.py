@@ -64,7 +64,7 @@ class ParquetDoor:
     def batches(
         self, rows: int, columns: Sequence[str] | None = None, groups: Sequence[int] | None = None
     ) -> Iterator[pa.RecordBatch]:
-        """Checked batches of at most `rows` rows of one group, with the types of `schema`.
+        """Checked batches of at most `rows` rows, with the types of `schema`.
 
         Raises
         ------
@@ -72,19 +72,19 @@ class ParquetDoor:
             What cannot be decoded, or would fill the memory.
         """
         names = self.schema.names if columns is None else list(columns)
+        wanted = list(range(len(self.group_rows)) if groups is None else groups)
         schema = pa.schema([self.schema.field(name) for name in names])
+        leaves = self._leaves(wanted, names)
+        size = self._batch_rows(rows, leaves)
         with self._open() as file:
-            for group in range(len(self.group_rows)) if groups is None else groups:
-                leaves = list(self._leaves(group, names))
-                size = self._batch_rows(rows, leaves)
-                batches = file.iter_batches(size, [group], names, use_threads=False)
-                counted = self._counted(group, size, leaves)
-                for _, batch in zip(counted, batches, strict=False):
-                    batch.validate(full=True)
-                    arrays = [batch.column(name) for name in names]
-                    for array in arrays:
-                        _check_days(array)
-                    yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+            batches = file.iter_batches(size, wanted, names, use_threads=False)
+            counted = self._counted(wanted, size, leaves)
+            for _, batch in zip(counted, batches, strict=False):
+                batch.validate(full=True)
+                arrays = [batch.column(name) for name in names]
+                for array in arrays:
+                    _check_days(array)
+                yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
     def _open(self, by_number: Sequence[str] = ()) -> pq.ParquetFile:
         # With a buffer, pages are read one by one: a row group may be larger than the memory.
@@ -97,20 +97,26 @@ class ParquetDoor:
             read_dictionary=list(by_number),
         )
 
-    def _leaves(self, group: int, names: Sequence[str]) -> Iterator[_Leaf]:
-        """Columns of a row group below those named, none of which grows as no vectors do."""
-        rows = self._metadata.row_group(group)
-        for place in range(rows.num_columns):
-            column, schema = rows.column(place), self._metadata.schema.column(place)
-            path = column.path_in_schema
-            if any(path == name or path.startswith(f"{name}.") for name in names):
-                leaf = _Leaf.of(column, schema, rows.num_rows, self._data)
-                if leaf.grows_too_far():
-                    raise FormatError(
-                        f"{self.path}: column {path[:80]!r} would grow from {leaf.packed} to"
-                        f" {leaf.size} bytes, as no vectors do"
-                    )
-                yield leaf
+    def _leaves(self, groups: Sequence[int], names: Sequence[str]) -> list[_Leaf]:
+        """Columns below those named, none of which grows as no vectors do."""
+        found: dict[int, _Leaf] = {}
+        for group in groups:
+            rows = self._metadata.row_group(group)
+            for place in range(rows.num_columns):
+                column, schema = rows.column(place), self._metadata.schema.column(place)
+                path = column.path_in_schema
+                if any(path == name or path.startswith(f"{name}.") for name in names):
+                    leaf = _Leaf.of(column, schema, rows.num_rows, self._data)
+                    if leaf.grows_too_far():
+                        raise FormatError(
+                            f"{self.path}: column {path[:80]!r} would grow from {leaf.packed} to"
+                            f" {leaf.size} bytes, as no vectors do"
+                        )
+                    if place in found:
+                        found[place].extend(leaf)
+                    else:
+                        found[place] = leaf
+        return list(found.values())
 
     def _batch_rows(self, rows: int, leaves: Sequence[_Leaf]) -> int:
         """Rows of a batch, `rows` at most, that cannot outgrow the memory, whatever they hold."""
@@ -121,13 +127,13 @@ class ParquetDoor:
             rows = max(1, rows // 2)
         return rows
 
-    def _counted(self, group: int, rows: int, leaves: Sequence[_Leaf]) -> Iterator[None]:
+    def _counted(self, groups: Sequence[int], rows: int, leaves: Sequence[_Leaf]) -> Iterator[None]:
         """Step from batch to batch, counting the texts that are stored once and named by number."""
-        named = [leaf.path for leaf in leaves if leaf.named_often()]
+        named = [leaf.path for leaf in leaves if leaf.named_often(rows)]
         if not named:
             yield from itertools.repeat(None)
         with self._open(named) as file:
-            for batch in file.iter_batches(rows, [group], named, use_threads=False):
+            for batch in file.iter_batches(rows, groups, named, use_threads=False):
                 for name, column in zip(batch.schema.names, batch.columns, strict=True):
                     size = _text_bytes(column)
                     if size > MOST_BYTES:
@@ -138,9 +144,9 @@ class ParquetDoor:
                 yield
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Leaf:
-    """A column of plain values in one row group."""
+    """A column of plain values, in one row group or more."""
 
     path: str
     pages: Pages
@@ -151,6 +157,8 @@ class _Leaf:
     """Bytes of a value; 0 for texts."""
     in_lists: bool
     is_text: bool
+    longest: int
+    """What no text is longer than."""
 
     @staticmethod
     def of(column: Any, schema: Any, rows: int, data: mmap.mmap) -> _Leaf:
@@ -160,15 +168,17 @@ class _Leaf:
         if count < rows if in_lists else count != rows:
             raise ValueError(f"{count} values of a column are not those of {rows} rows")
         kind = column.physical_type
+        pages = walk_pages(data, start, column.total_compressed_size, count)
         return _Leaf(
             column.path_in_schema,
-            walk_pages(data, start, column.total_compressed_size, count),
+            pages,
             column.total_compressed_size,
             count,
             rows,
             schema.length if kind == "FIXED_LEN_BYTE_ARRAY" else _WIDTHS.get(kind, 0),
             in_lists,
             kind == "BYTE_ARRAY" and schema.logical_type.type != "DECIMAL",
+            pages.unpacked,
         )
 
     @property
@@ -177,22 +187,32 @@ class _Leaf:
         written_out = self.in_lists or self.width not in _WIDTHS.values()
         return max(self.pages.unpacked, written_out * self.count * (self.width or 4))
 
+    def extend(self, following: _Leaf) -> None:
+        """Add the column's next row group."""
+        self.pages.extend(following.pages)
+        self.packed += following.packed
+        self.count += following.count
+        self.rows += following.rows
+        self.longest = max(self.longest, following.longest)
+
     def grows_too_far(self) -> bool:
         ratio = _MAX_LIST_RATIO if self.in_lists else _MAX_RATIO
         far = self.size > _SMALL and self.size > ratio * self.packed
         # A text may begin as all before it do. In a list there is no telling how many there are.
-        size = self.count * self.pages.unpacked if self.in_lists else 0
+        size = self.count * self.longest if self.in_lists else 0
         return far or (self.pages.shares_beginnings and size > MOST_BYTES)
 
     def most_bytes(self, rows: int) -> int:
         """What as many rows take, at most; lists are taken to be equally long."""
         values = -(-rows * self.count // max(self.rows, 1)) if self.in_lists else rows
         if self.pages.shares_beginnings and not self.in_lists:
-            return values * self.pages.unpacked
+            return values * self.longest
         return max(self.pages.most_bytes(values), values * self.width)
 
-    def named_often(self) -> bool:
-        return self.is_text and self.count * self.pages.dictionary > MOST_BYTES
+    def named_often(self, rows: int) -> bool:
+        """Whether texts that are stored once could outgrow the memory in a batch of rows."""
+        values = self.count if self.in_lists else rows
+        return self.is_text and values * self.pages.dictionary > MOST_BYTES
 
 
 @contextmanager

@@ -7,11 +7,11 @@ what its own header says. Headers are structs of Thrift's compact protocol.
 from __future__ import annotations
 
 import mmap
+from array import array
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from embedpress.vectors.varint import varint
 
@@ -29,40 +29,47 @@ _MOST_EMPTY = 100
 Fields = dict[int, Any]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Pages:
-    """The pages of a column chunk, as their headers say.
+    """The pages of a column chunk, or of several, as their headers say.
 
     Attributes
     ----------
-    values : numpy.ndarray
-        Values of each data page, nulls counted, shape (n_pages,), int64.
-    sizes : numpy.ndarray
+    values : array of int
+        Values of each data page, nulls counted.
+    sizes : array of int
         Its bytes when unpacked, likewise.
     dictionary : int
-        Bytes of the values that are stored once and named by number, unpacked.
+        Bytes of the values that are stored once and named by number, unpacked; of several chunks,
+        the most.
     shares_beginnings : bool
         Whether texts are stored as what they add to the one before.
     """
 
-    values: NDArray[np.int64]
-    sizes: NDArray[np.int64]
+    values: array[int]
+    sizes: array[int]
     dictionary: int
     shares_beginnings: bool
 
     @property
     def unpacked(self) -> int:
         """Bytes of all pages."""
-        return int(self.sizes.sum()) + self.dictionary
+        return sum(self.sizes) + self.dictionary
+
+    def extend(self, following: Pages) -> None:
+        """Add the pages of the next chunk."""
+        self.values.extend(following.values)
+        self.sizes.extend(following.sizes)
+        self.dictionary = max(self.dictionary, following.dictionary)
+        self.shares_beginnings |= following.shares_beginnings
 
     def most_bytes(self, values: int) -> int:
         """What as many values on end take, at most, wherever they start."""
-        ends, sizes = np.cumsum(self.values), np.concatenate([[0], np.cumsum(self.sizes)])
+        ends, sizes = np.cumsum(self.values), np.cumsum([0, *self.sizes])
         # The first value may be the last of its page.
         last = np.searchsorted(ends, ends + values - 1)
-        last = np.minimum(last, len(self.values) - 1)
-        spans = sizes[last + 1] - sizes[:-1]
-        return int(spans.max(initial=0))
+        last = np.minimum(last, len(ends) - 1)
+        return int((sizes[last + 1] - sizes[:-1]).max(initial=0))
 
 
 def walk_pages(data: mmap.mmap, start: int, size: int, count: int) -> Pages:
@@ -76,8 +83,7 @@ def walk_pages(data: mmap.mmap, start: int, size: int, count: int) -> Pages:
     at, end = start, start + size
     if not 0 <= start <= end <= len(data):
         raise ValueError("a column lies beyond the end of the file")
-    values: list[int] = []
-    sizes: list[int] = []
+    values, sizes = array("q"), array("q")
     seen = dictionary = empty = 0
     shared = False
     while seen < count:
@@ -101,7 +107,7 @@ def walk_pages(data: mmap.mmap, start: int, size: int, count: int) -> Pages:
             raise ValueError("a column has many pages without values")
     if seen != count:
         raise ValueError(f"the pages of a column hold {seen} values, its footer says {count}")
-    return Pages(np.array(values, np.int64), np.array(sizes, np.int64), dictionary, shared)
+    return Pages(values, sizes, dictionary, shared)
 
 
 def _size_in(fields: Fields, number: int) -> int:

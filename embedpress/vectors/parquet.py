@@ -78,7 +78,8 @@ def open_shards(folder: Path, manifest: Manifest) -> ParquetSource:
 
 
 def _first_rows(file: ParquetDoor, column: str) -> Iterator[pa.RecordBatch]:
-    return file.batches(1, [column])
+    filled = [group for group, rows in enumerate(file.group_rows) if rows]
+    return file.batches(1, [column], filled[:1])
 
 
 def _groups(file: ParquetDoor, low: int, high: int) -> tuple[list[int], int]:
