@@ -7,8 +7,9 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from embedpress import __version__
 from embedpress.errors import (
@@ -44,6 +45,9 @@ PUSHED = (
 """Files of a compressor that travel. Embeddings of real inputs, for `drift`, do not."""
 FETCHED = (*PUSHED, "reference.safetensors")
 """Files that are taken from the hub, whatever else a repository holds."""
+MOST_BYTES = 16 << 30
+"""What a download may take: the files of a compressor, or of a BERT, take a tenth of it."""
+_SLACK = 1 << 20
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _ID = re.compile(rf"(?P<id>{_NAME}/{_NAME})(?:@(?P<revision>[A-Za-z0-9._/-]+))?\Z")
 
@@ -81,7 +85,8 @@ def compressor_folder(
     Raises
     ------
     UsageError
-        Where the hub does not know the model or the revision, or is out of reach.
+        Where the hub does not know the model or the revision, or is out of reach, or for files
+        of more than 16 GiB.
     MissingDependencyError
         For a hub id without huggingface-hub.
     """
@@ -136,17 +141,65 @@ def fetch(
     with _answers(name, revision, offline=offline):
         import huggingface_hub
 
-        return Path(
-            huggingface_hub.snapshot_download(
-                name,
-                revision=revision,
-                allow_patterns=list(patterns),
-                token=token,
-                cache_dir=cache_dir,
-                local_files_only=offline or local_files_only,
-                endpoint=_endpoint(),
-            )
+        download: Any = partial(
+            huggingface_hub.snapshot_download,
+            name,
+            revision=revision,
+            allow_patterns=list(patterns),
+            token=token,
+            cache_dir=cache_dir,
+            endpoint=_endpoint(),
         )
+        if offline or local_files_only:
+            return Path(download(local_files_only=True))
+        return Path(download(tqdm_class=_bars(name, _told(name, download))))
+
+
+def _told(name: str, download: Any) -> int:
+    """The most bytes that are let in: twice what the hub says it has to send.
+
+    Raises
+    ------
+    UsageError
+        It is more than any model takes.
+    """
+    from huggingface_hub import errors
+
+    try:
+        files = download(dry_run=True, tqdm_class=_bars(name, MOST_BYTES, silent=True))
+    except errors.DryRunError:  # it does not answer: what is in the cache will do
+        return MOST_BYTES
+    size = sum(file.file_size or 0 for file in files if file.will_download)
+    if size > MOST_BYTES:
+        raise UsageError(
+            f"{name!r} has files of {size:,} bytes on the hub, more than {MOST_BYTES:,}: download"
+            " it yourself where you trust it, and give the folder"
+        )
+    return 2 * size + _SLACK
+
+
+def _bars(name: str, most: int, *, silent: bool = False) -> Any:
+    """The client's own progress bars, which count what comes, and stop it."""
+    from huggingface_hub import utils
+
+    shown: Any = utils.tqdm  # type: ignore[attr-defined]
+
+    class Bars(shown):  # type: ignore[misc]
+        def __init__(self, *args: Any, **options: Any) -> None:
+            self._came = 0 if options.get("unit") == "B" else None
+            super().__init__(*args, **(options | {"disable": True} if silent else options))
+
+        def update(self, n: float | None = 1) -> None:
+            if self._came is not None:
+                self._came += int(n or 0)
+                if self._came > most:
+                    raise UsageError(
+                        f"{name!r} sends over {most:,} bytes, more than the hub told of: the"
+                        " download is stopped"
+                    )
+            super().update(n)
+
+    return Bars
 
 
 def push(

@@ -43,6 +43,8 @@ class Hub:
     lfs: dict[str, bytes] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     readers_need_a_token: bool = False
+    told: dict[str, int] = field(default_factory=dict)
+    """Sizes of files that it lies about."""
 
     def downloads(self) -> set[str]:
         """Names of files whose bytes were sent."""
@@ -185,7 +187,7 @@ class _Handler(BaseHTTPRequestHandler):
                 {
                     "type": "file",
                     "path": path,
-                    "size": len(data),
+                    "size": self.hub.told.get(path, len(data)),
                     "oid": hashlib.sha1(data).hexdigest(),
                 }
                 for path, data in tree[1].items()
@@ -201,7 +203,10 @@ class _Handler(BaseHTTPRequestHandler):
             return
         data = tree[1][path]
         etag = hashlib.sha256(data).hexdigest()
-        self._send(200, data, {"ETag": f'"{etag}"', "X-Repo-Commit": tree[0]})
+        headers = {"ETag": f'"{etag}"', "X-Repo-Commit": tree[0]}
+        if self.command == "HEAD" and path in self.hub.told:
+            headers["X-Linked-Size"] = str(self.hub.told[path])
+        self._send(200, data, headers)
 
     # -- answers ----------------------------------------------------------------------
 

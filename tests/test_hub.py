@@ -237,6 +237,27 @@ def test_a_hub_out_of_reach_is_one_line(
         assert one_line(caught)
 
 
+def test_files_larger_than_any_are_not_downloaded(hub: Hub, saved: Callable[..., Path]) -> None:
+    hub.repositories["org/name"] = Repository()
+    hub.repositories["org/name"].commit(content(saved()))
+    hub.told = {"model.safetensors": 10 << 40}
+    with pytest.raises(UsageError, match=r"files of 10,995,[0-9,]+ bytes on the hub, more than"):
+        embedpress.load("org/name")
+    assert hub.downloads() == set()
+
+
+def test_what_is_larger_than_told_is_stopped(
+    hub: Hub, saved: Callable[..., Path], tmp_path: Path
+) -> None:
+    hub.repositories["org/name"] = Repository()
+    hub.repositories["org/name"].commit({**content(saved()), "tokenizer.json": bytes(100 << 20)})
+    hub.told = {"tokenizer.json": 10}
+    with pytest.raises(UsageError, match=r"'org/name' sends over [0-9,]+ bytes, more than"):
+        embedpress.load("org/name")
+    held = sum(file.stat().st_size for file in (tmp_path / "cache").rglob("*") if file.is_file())
+    assert held < 40 << 20
+
+
 def test_what_is_a_folder_asks_nobody(hub: Hub, tmp_path: Path, saved: Callable[..., Path]) -> None:
     for name in (Path("org/name"), "./org/name", "name", "a/b/c", str(tmp_path / "none"), ""):
         with pytest.raises((UsageError, FormatError)):
