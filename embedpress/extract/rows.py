@@ -17,6 +17,7 @@ from embedpress.errors import FormatError, InputError, UsageError
 from embedpress.vectors.arrow import reading_arrow
 from embedpress.vectors.document import check_depth
 from embedpress.vectors.footer import open_door
+from embedpress.vectors.growth import check_batch
 
 FORMATS = (".txt", ".jsonl", ".csv", ".parquet", ".arrow")
 TABLES = (".parquet", ".arrow")
@@ -213,15 +214,14 @@ def _read_arrow(path: Path) -> Iterator[Row]:
     with reading_arrow(path) as (schema, batches):
         names = _plain_columns(schema, path)
         yield from _table_rows(
-            _sound(batch.select(names).slice(start, _BATCH_ROWS))
+            _sound(path, batch.select(names).slice(start, _BATCH_ROWS))
             for batch in batches
             for start in range(0, len(batch), _BATCH_ROWS)
         )
 
 
-def _sound(batch: pa.RecordBatch) -> pa.RecordBatch:
-    # Bytes that are no UTF-8, or lengths beyond the file's end, must not be followed.
-    batch.validate(full=True)
+def _sound(path: Path, batch: pa.RecordBatch) -> pa.RecordBatch:
+    check_batch(path, batch)
     return batch
 
 

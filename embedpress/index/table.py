@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 
 from embedpress.errors import FormatError, InputError, MismatchError, first_line
 from embedpress.vectors import Batch
-from embedpress.vectors.footer import MOST_BYTES, open_door
+from embedpress.vectors.footer import open_door
+from embedpress.vectors.growth import MAX_RATIO, MOST_BYTES
 from embedpress.vectors.ids import id_type
 
 ROW_GROUP = 16_384
-_MAX_RATIO = 1000
 
 
 class TableWriter:
@@ -89,7 +89,7 @@ def read_table(path: Path, rows: int) -> pa.Table:
         if file.count != rows or file.schema.names[:1] != ["id"]:
             raise InputError(f"{path} has {file.count} ids for {rows} vectors: build it again")
         id_type(file.schema.field("id").type)
-        most = max(MOST_BYTES, _MAX_RATIO * path.stat().st_size)
+        most = max(MOST_BYTES, MAX_RATIO * path.stat().st_size)
         batches: list[pa.RecordBatch] = []
         for batch in file.batches(ROW_GROUP):
             most -= batch.nbytes

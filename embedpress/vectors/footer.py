@@ -16,24 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from embedpress.errors import EmbedpressError, FormatError, one_line
+from embedpress.vectors import growth
 from embedpress.vectors.files import storage_errors
+from embedpress.vectors.growth import check_batch, check_rows, check_texts
 from embedpress.vectors.pages import Pages, walk_pages
 
-MOST_BYTES = 2**30
-"""What one batch may take, or else `_MAX_DENSE` times what the file has."""
 _BUFFER = 2**20
 _FOOTER = 2**21
 """Bytes of any footer, or else a tenth of the file; it takes some hundred times as much memory."""
-# Numbers and texts shrink by a few times, columns of one value by more, vectors never so far.
-_SMALL = 2**26
-_MAX_RATIO = 1000
-_MAX_LIST_RATIO = 200
-_MAX_DENSE = 16
-_MANY_ROWS = 2**24
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
 
 
@@ -58,8 +51,7 @@ class ParquetDoor:
         self.count = sum(self.group_rows)
         if min(self.group_rows, default=0) < 0 or self.count != metadata.num_rows:
             raise FormatError(f"{path}: its row groups do not add up to {metadata.num_rows} rows")
-        if self.count > max(_MANY_ROWS, _MAX_RATIO // 4 * len(data)):
-            raise FormatError(f"{path}: {self.count} rows in {len(data)} bytes, as no vectors are")
+        check_rows(path, self.count, len(data))
 
     def batches(
         self, rows: int, columns: Sequence[str] | None = None, groups: Sequence[int] | None = None
@@ -76,15 +68,23 @@ class ParquetDoor:
         schema = pa.schema([self.schema.field(name) for name in names])
         leaves = self._leaves(wanted, names)
         size = self._batch_rows(rows, leaves)
+        named = [leaf.path for leaf in leaves if leaf.named_often(size)]
+        # Texts that are stored once are counted by their numbers before they are written out.
+        counted = self._count(wanted, size, named) if named else itertools.repeat(None)
         with self._open() as file:
             batches = file.iter_batches(size, wanted, names, use_threads=False)
-            counted = self._counted(wanted, size, leaves)
             for _, batch in zip(counted, batches, strict=False):
-                batch.validate(full=True)
+                check_batch(self.path, batch)
                 arrays = [batch.column(name) for name in names]
-                for array in arrays:
-                    _check_days(array)
                 yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+    def check(self) -> None:
+        """Raise where a row group would fill the memory; for those who read them whole."""
+        for group, rows in enumerate(self.group_rows):
+            leaves = self._leaves([group], self.schema.names)
+            named = [leaf.path for leaf in leaves if leaf.named_often(rows)]
+            for _ in self._count([group], rows, named) if named else ():
+                pass
 
     def _open(self, by_number: Sequence[str] = ()) -> pq.ParquetFile:
         # With a buffer, pages are read one by one: a row group may be larger than the memory.
@@ -120,27 +120,18 @@ class ParquetDoor:
 
     def _batch_rows(self, rows: int, leaves: Sequence[_Leaf]) -> int:
         """Rows of a batch, `rows` at most, that cannot outgrow the memory, whatever they hold."""
-        most = max(MOST_BYTES, _MAX_DENSE * sum(leaf.packed for leaf in leaves))
+        most = max(growth.MOST_BYTES, growth.MAX_DENSE * sum(leaf.packed for leaf in leaves))
         while (size := sum(leaf.most_bytes(rows) for leaf in leaves)) > most:
             if rows == 1:
                 raise FormatError(f"{self.path}: one row may take {size} bytes, as no vector does")
             rows = max(1, rows // 2)
         return rows
 
-    def _counted(self, groups: Sequence[int], rows: int, leaves: Sequence[_Leaf]) -> Iterator[None]:
+    def _count(self, groups: Sequence[int], rows: int, named: Sequence[str]) -> Iterator[None]:
         """Step from batch to batch, counting the texts that are stored once and named by number."""
-        named = [leaf.path for leaf in leaves if leaf.named_often(rows)]
-        if not named:
-            yield from itertools.repeat(None)
         with self._open(named) as file:
             for batch in file.iter_batches(rows, groups, named, use_threads=False):
-                for name, column in zip(batch.schema.names, batch.columns, strict=True):
-                    size = _text_bytes(column)
-                    if size > MOST_BYTES:
-                        raise FormatError(
-                            f"{self.path}: {len(batch)} rows of column {name!r} take {size}"
-                            f" bytes, more than {MOST_BYTES}: shorten them"
-                        )
+                check_texts(self.path, batch)
                 yield
 
 
@@ -196,11 +187,11 @@ class _Leaf:
         self.longest = max(self.longest, following.longest)
 
     def grows_too_far(self) -> bool:
-        ratio = _MAX_LIST_RATIO if self.in_lists else _MAX_RATIO
-        far = self.size > _SMALL and self.size > ratio * self.packed
+        ratio = growth.MAX_LIST_RATIO if self.in_lists else growth.MAX_RATIO
+        far = self.size > growth.SMALL and self.size > ratio * self.packed
         # A text may begin as all before it do. In a list there is no telling how many there are.
         size = self.count * self.longest if self.in_lists else 0
-        return far or (self.pages.shares_beginnings and size > MOST_BYTES)
+        return far or (self.pages.shares_beginnings and size > growth.MOST_BYTES)
 
     def most_bytes(self, rows: int) -> int:
         """What as many rows take, at most; lists are taken to be equally long."""
@@ -212,7 +203,7 @@ class _Leaf:
     def named_often(self, rows: int) -> bool:
         """Whether texts that are stored once could outgrow the memory in a batch of rows."""
         values = self.count if self.in_lists else rows
-        return self.is_text and values * self.pages.dictionary > MOST_BYTES
+        return self.is_text and values * self.pages.dictionary > growth.MOST_BYTES
 
 
 @contextmanager
@@ -245,23 +236,3 @@ def open_door(path: Path) -> Iterator[ParquetDoor]:
     except Exception as error:  # what a parser raises is no closed list
         text = one_line(error)
         raise FormatError(f"{path} is not a readable Parquet file: {text}") from error
-
-
-def _text_bytes(array: pa.Array) -> int:
-    """Bytes of the texts that an array, or a list or struct in it, names by number."""
-    kind = array.type
-    if pa.types.is_dictionary(kind):
-        lengths = pc.binary_length(array.dictionary).cast(pa.int64())
-        return pc.sum(lengths.take(array.indices)).as_py() or 0
-    if pa.types.is_map(kind):
-        return _text_bytes(array.keys) + _text_bytes(array.items)
-    if pa.types.is_struct(kind):
-        return sum(map(_text_bytes, array.flatten()))
-    return _text_bytes(array.flatten()) if pa.types.is_nested(kind) else 0
-
-
-def _check_days(array: pa.Array) -> None:
-    """Raise where an array names days that no calendar here has."""
-    if pa.types.is_temporal(array.type):
-        extremes = pc.min_max(array)
-        extremes["min"].as_py(), extremes["max"].as_py()

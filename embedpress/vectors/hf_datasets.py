@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedpress.errors import FormatError, MissingDependencyError
+from embedpress.vectors.footer import open_door
 from embedpress.vectors.manifest import read_manifest, shard_path
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ def to_dataset(folder: str | Path, *, streaming: bool = False) -> Dataset | Iter
         file = shard_path(path, shard)
         if not file.is_file() or file.stat().st_size != shard.bytes:
             raise FormatError(f"{file} is not as its manifest says: run the job again")
+        with open_door(file) as door:
+            door.check()
         files.append(str(file))
     try:
         import datasets

@@ -16,7 +16,7 @@ from embedpress.errors import FormatError, InputError
 from embedpress.extract.texts import open_texts
 from embedpress.index import table
 from embedpress.index.table import read_table
-from embedpress.vectors import footer, open_vectors
+from embedpress.vectors import growth, open_vectors
 from embedpress.vectors.footer import open_door
 
 READ = """
@@ -56,14 +56,14 @@ def test_texts_that_share_their_beginnings(tmp_path: Path, monkeypatch: pytest.M
         column_encoding={"id": "DELTA_BYTE_ARRAY"},
     )
     path = tmp_path / "ids.parquet"
-    monkeypatch.setattr(footer, "MOST_BYTES", 50_000)
-    monkeypatch.setattr(footer, "_MAX_DENSE", 1)
-    with footer.open_door(path) as file:
+    monkeypatch.setattr(growth, "MOST_BYTES", 50_000)
+    monkeypatch.setattr(growth, "MAX_DENSE", 1)
+    with open_door(path) as file:
         batches = list(file.batches(1000))
     assert 1 < max(batch.nbytes for batch in batches) <= 50_000
     assert pa.Table.from_batches(batches)["id"].to_pylist() == texts.to_pylist()
     monkeypatch.setattr(table, "MOST_BYTES", 50_000)
-    monkeypatch.setattr(table, "_MAX_RATIO", 10)
+    monkeypatch.setattr(table, "MAX_RATIO", 10)
     with pytest.raises(InputError, match="would fill the memory"):
         read_table(path, 1000)
 
@@ -98,7 +98,7 @@ def test_texts_read_by_their_numbers_are_the_same(
     texts = [None if row % 7 == 0 else f"text {row % 13}" for row in range(500)]
     rows = pa.table({"vector": vectors(500), "text": pa.array(texts), "b": [b"\xff"] * 500})
     pq.write_table(rows, tmp_path / "x.parquet")
-    monkeypatch.setattr(footer, "MOST_BYTES", 5000)
+    monkeypatch.setattr(growth, "MOST_BYTES", 5000)
     found = open_vectors(tmp_path / "x.parquet").read().metadata
     assert found["text"].to_pylist() == texts
     assert found.equals(rows.select(["text", "b"]))
@@ -179,7 +179,7 @@ def test_a_long_text_that_every_row_names_within(tmp_path: Path, kind: str) -> N
 def test_texts_within_that_share_their_beginnings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(footer, "MOST_BYTES", 2**26)
+    monkeypatch.setattr(growth, "MOST_BYTES", 2**26)
     texts = within(pa.array([f"{'A' * 2**18}{row}" for row in range(400)]))
     encodings = {"s.inner": "DELTA_BYTE_ARRAY", "l.list.element": "DELTA_BYTE_ARRAY"}
     path = tmp_path / "x.parquet"
@@ -198,14 +198,14 @@ def test_batches_are_as_short_as_long_texts_need(
     path = tmp_path / "x.parquet"
     rows = pa.table({"t": texts, "l": within(pa.array(texts))["list"], "vector": vectors(1000)})
     pq.write_table(rows, path, use_dictionary=False, data_page_size=500, write_batch_size=10)
-    monkeypatch.setattr(footer, "MOST_BYTES", 10_000)
-    monkeypatch.setattr(footer, "_MAX_DENSE", 0)
+    monkeypatch.setattr(growth, "MOST_BYTES", 10_000)
+    monkeypatch.setattr(growth, "MAX_DENSE", 0)
     with open_door(path) as file:
         batches = list(file.batches(1000))
     assert pa.Table.from_batches(batches).equals(rows)
     assert 2 < max(map(len, batches)) < 1000
     assert max(batch.nbytes for batch in batches) <= 10_000
-    monkeypatch.setattr(footer, "MOST_BYTES", 1000)
+    monkeypatch.setattr(growth, "MOST_BYTES", 1000)
     with open_door(path) as file, pytest.raises(FormatError, match="one row may take"):
         list(file.batches(1000))
 
