@@ -18,6 +18,7 @@ from embedpress.evaluate.forms import in_blocks, search_codes, search_latents
 from embedpress.evaluate.metrics import recall_at_k
 from embedpress.onnx.compressor import OnnxCompressor
 from embedpress.vectors import Manifest, check_vectors, write_atomic
+from embedpress.vectors.document import parse_json
 
 FILE = "reference.safetensors"
 LARGEST_FILE = 1 << 28
@@ -187,7 +188,7 @@ def _checked(notes: dict[str, str], tensors: dict[str, NDArray[Any]], dim: int) 
             check_vectors(values.reshape(1, -1), what=f"errors of {form}")
             errors[form] = values.astype(np.float64).ravel()
     recalls, canaries = tensors.pop("recalls"), tensors.pop("canaries")
-    ids, extractor = json.loads(notes["canary_ids"]), json.loads(notes["extractor"])
+    ids, extractor = parse_json(notes["canary_ids"]), parse_json(notes["extractor"])
     if tensors or not errors:
         raise FormatError("it holds other tensors than a reference does")
     if recalls.shape != (len(recalls), 3) or not np.isfinite(recalls).all():

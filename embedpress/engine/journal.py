@@ -11,6 +11,7 @@ from typing import Any
 
 from embedpress.engine.share import Share
 from embedpress.errors import FormatError
+from embedpress.vectors.document import parse_json
 from embedpress.vectors.files import storage_errors, write_atomic
 from embedpress.vectors.manifest import Shard, is_journal, parse_shard
 from embedpress.vectors.shard import shard_name
@@ -82,8 +83,8 @@ def _line(values: Mapping[str, Any]) -> str:
 
 def _parse(line: bytes) -> dict[str, Any] | None:
     try:
-        values = json.loads(line)
-    except (ValueError, RecursionError):
+        values = parse_json(line)
+    except ValueError:
         return None
     return values if isinstance(values, dict) else None
 

@@ -15,9 +15,9 @@ import pyarrow as pa
 
 from embedpress.errors import FormatError, InputError, UsageError
 from embedpress.vectors.arrow import reading_arrow
-from embedpress.vectors.document import check_depth
+from embedpress.vectors.document import parse_json
 from embedpress.vectors.footer import open_door
-from embedpress.vectors.growth import check_batch
+from embedpress.vectors.growth import Growth
 
 FORMATS = (".txt", ".jsonl", ".csv", ".parquet", ".arrow")
 TABLES = (".parquet", ".arrow")
@@ -136,13 +136,8 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
             yield Row(number, None)
             continue
         try:
-            values = json.loads(line)
-            check_depth(values)
-            if "\\u" in line:
-                json.dumps(values, ensure_ascii=False).encode()
-        except UnicodeEncodeError as error:
-            raise FormatError(f"{place(path, number)}: half a surrogate pair (\\ud...)") from error
-        except (ValueError, RecursionError) as error:
+            values = parse_json(line)
+        except ValueError as error:
             raise FormatError(f"{place(path, number)}: not JSON ({error})") from error
         if not isinstance(values, dict):
             raise FormatError(f"{place(path, number)}: not a JSON object but {_short(values)}")
@@ -213,15 +208,16 @@ def _read_parquet(path: Path) -> Iterator[Row]:
 def _read_arrow(path: Path) -> Iterator[Row]:
     with reading_arrow(path) as (schema, batches):
         names = _plain_columns(schema, path)
+        taken = Growth(path, path.stat().st_size)
         yield from _table_rows(
-            _sound(path, batch.select(names).slice(start, _BATCH_ROWS))
+            _sound(taken, batch.select(names).slice(start, _BATCH_ROWS))
             for batch in batches
             for start in range(0, len(batch), _BATCH_ROWS)
         )
 
 
-def _sound(path: Path, batch: pa.RecordBatch) -> pa.RecordBatch:
-    check_batch(path, batch)
+def _sound(taken: Growth, batch: pa.RecordBatch) -> pa.RecordBatch:
+    taken.check(batch)
     return batch
 
 

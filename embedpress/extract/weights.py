@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import zipfile
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from typing import Any
 from embedpress.errors import FormatError, UsageError, first_line
 from embedpress.extract import torchvision_trap
 from embedpress.extract.transform import ImageTransform
+from embedpress.vectors.document import parse_json
 from embedpress.vectors.files import sha256_of
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
@@ -188,8 +188,8 @@ def _transform(metadata: Mapping[str, str], path: Path) -> ImageTransform:
     for name in ("resize", "crop", "mean", "std"):
         if name in metadata:
             try:
-                value = json.loads(metadata[name])
-            except (ValueError, RecursionError) as error:
+                value = parse_json(metadata[name])
+            except ValueError as error:
                 raise FormatError(f"{path.name}: its metadata's {name} is not JSON") from error
             given[name] = tuple(value) if isinstance(value, list) else value
     for name in ("mean", "std"):

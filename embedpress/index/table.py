@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 from embedpress.errors import FormatError, InputError, MismatchError, first_line
 from embedpress.vectors import Batch
 from embedpress.vectors.footer import open_door
-from embedpress.vectors.growth import MAX_RATIO, MOST_BYTES
 from embedpress.vectors.ids import id_type
 
 ROW_GROUP = 16_384
@@ -89,13 +88,7 @@ def read_table(path: Path, rows: int) -> pa.Table:
         if file.count != rows or file.schema.names[:1] != ["id"]:
             raise InputError(f"{path} has {file.count} ids for {rows} vectors: build it again")
         id_type(file.schema.field("id").type)
-        most = max(MOST_BYTES, MAX_RATIO * path.stat().st_size)
-        batches: list[pa.RecordBatch] = []
-        for batch in file.batches(ROW_GROUP):
-            most -= batch.nbytes
-            if most < 0:
-                raise InputError(f"{path} would fill the memory, as no ids and metadata do")
-            batches.append(batch)
+        batches = list(file.batches(ROW_GROUP))
         return pa.Table.from_batches(batches, schema=file.schema).combine_chunks()
 
 

@@ -19,6 +19,7 @@ from safetensors.numpy import save
 from embedpress.errors import FormatError, MismatchError, first_line
 from embedpress.onnx.parity import Arrays, difference_beyond
 from embedpress.vectors import sha256_of
+from embedpress.vectors.document import parse_json
 
 if TYPE_CHECKING:
     from embedpress.onnx.compressor import OnnxCompressor
@@ -62,10 +63,10 @@ def check_texts(encoder: TextEncoder) -> int:
     if not stored:
         return 0
     try:
-        texts = json.loads(metadata["texts"])
+        texts = parse_json(metadata["texts"])
         if not (isinstance(texts, list) and texts and all(isinstance(one, str) for one in texts)):
             raise ValueError("no list of texts")
-    except (KeyError, ValueError, RecursionError):
+    except (KeyError, ValueError):
         raise FormatError(f"{encoder.path / INPUTS} holds no texts: export again") from None
     return _check_inputs(encoder, texts, stored)
 

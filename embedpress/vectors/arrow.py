@@ -14,7 +14,7 @@ from embedpress.errors import EmbedpressError, FormatError, InputError, UsageErr
 from embedpress.vectors.column import column_dim, holds_codes, vector_column
 from embedpress.vectors.document import read_json
 from embedpress.vectors.files import check_own, storage_errors
-from embedpress.vectors.growth import check_batch, check_rows
+from embedpress.vectors.growth import Growth, check_rows
 from embedpress.vectors.messages import checked_messages
 from embedpress.vectors.source import let_go
 from embedpress.vectors.table import Part, TableSource
@@ -37,12 +37,12 @@ class ArrowSource(TableSource):
         with reading_arrow(part.path) as (schema, batches):
             if not schema.equals(self._schema):
                 raise FormatError(f"{part.path} has other columns than the first file")
-            row = 0
+            row, taken = 0, Growth(part.path, part.path.stat().st_size)
             for batch in batches:
                 for start in range(max(low - row, 0), min(high - row, len(batch)), rows):
                     stop = min(start + rows, high - row, len(batch))
                     found = batch.select(columns).slice(start, stop - start)
-                    check_batch(part.path, found)
+                    taken.check(found)
                     yield row + start, found
                 row += len(batch)
                 if row >= high:

@@ -29,26 +29,13 @@ def parse_json(text: str | bytes) -> Any:
         value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    check_depth(value)
+    _check_depth(value)
     if "\\u" in text:
         try:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError:
             raise ValueError("it holds half a surrogate pair (\\ud...)") from None
     return value
-
-
-def check_depth(value: Any) -> None:
-    """Raise `ValueError` for lists and objects nested more than 100 deep.
-
-    What is read within Python's limit of recursion may be too deep to be written.
-    """
-    level, depth = [value] if isinstance(value, dict | list) else [], 0
-    while level:
-        if (depth := depth + 1) > _DEEPEST:
-            raise ValueError("it is nested too deeply")
-        inner = (one.values() if isinstance(one, dict) else one for one in level)
-        level = [one for values in inner for one in values if isinstance(one, dict | list)]
 
 
 def read_json(file: Path, limit: int = _LARGEST) -> Any:
@@ -121,8 +108,21 @@ def read_document(
     return data
 
 
+def _check_depth(value: Any) -> None:
+    """Raise `ValueError` for lists and objects nested more than 100 deep.
+
+    What is read within Python's limit of recursion may be too deep to be written.
+    """
+    level, depth = [value] if isinstance(value, dict | list) else [], 0
+    while level:
+        if (depth := depth + 1) > _DEEPEST:
+            raise ValueError("it is nested too deeply")
+        inner = (one.values() if isinstance(one, dict) else one for one in level)
+        level = [one for values in inner for one in values if isinstance(one, dict | list)]
+
+
 def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
+    raise ValueError(f"{name} is not JSON: write null")
 
 
 def _finite(text: str) -> float:

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from embedpress.errors import EmbedpressError, FormatError, one_line
 from embedpress.vectors import growth
 from embedpress.vectors.files import storage_errors
-from embedpress.vectors.growth import check_batch, check_rows, check_texts
+from embedpress.vectors.growth import Growth, check_rows, check_texts
 from embedpress.vectors.pages import Pages, walk_pages
 
 _BUFFER = 2**20
@@ -71,10 +71,11 @@ class ParquetDoor:
         named = [leaf.path for leaf in leaves if leaf.named_often(size)]
         # Texts that are stored once are counted by their numbers before they are written out.
         counted = self._count(wanted, size, named) if named else itertools.repeat(None)
+        taken = Growth(self.path, len(self._data))
         with self._open() as file:
             batches = file.iter_batches(size, wanted, names, use_threads=False)
             for _, batch in zip(counted, batches, strict=False):
-                check_batch(self.path, batch)
+                taken.check(batch)
                 arrays = [batch.column(name) for name in names]
                 yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 

@@ -36,26 +36,48 @@ def check_rows(path: Path, rows: int, size: int) -> None:
         raise FormatError(f"{path}: {rows} rows in {size} bytes, as no vectors are")
 
 
-def check_batch(path: Path, batch: pa.RecordBatch) -> None:
-    """Refuse rows that are not as their type says, or that would fill the memory.
+class Growth:
+    """What the batches of a file take so far, looked at one by one.
 
-    Raises
-    ------
-    FormatError
-        Texts of over `MOST_BYTES` in all, where many rows share one.
-    Exception
-        Of pyarrow's: lengths beyond the end, bytes that are no UTF-8, days that no calendar has.
+    Parameters
+    ----------
+    path : Path
+    size : int
+        Bytes of the file.
     """
-    batch.validate(full=True)
-    for array in batch.columns:
-        if pa.types.is_temporal(array.type):
-            extremes = pc.min_max(array)
-            extremes["min"].as_py(), extremes["max"].as_py()
-    check_texts(path, batch)
+
+    def __init__(self, path: Path, size: int) -> None:
+        self._path, self._size = path, size
+        self._left = max(MOST_BYTES, MAX_RATIO * size)
+
+    def check(self, batch: pa.RecordBatch) -> None:
+        """Refuse rows that are not as their type says, or that grow as no vectors do.
+
+        Raises
+        ------
+        FormatError
+            Texts of over `MOST_BYTES` in all, where many rows share one; all batches together
+            a thousand times as large as the file.
+        Exception
+            Of pyarrow's: lengths beyond the end, bytes that are no UTF-8, days that no calendar
+            has.
+        """
+        batch.validate(full=True)
+        for array in batch.columns:
+            if pa.types.is_temporal(array.type):
+                extremes = pc.min_max(array)
+                extremes["min"].as_py(), extremes["max"].as_py()
+        self._left -= batch.nbytes + check_texts(self._path, batch)
+        if self._left < 0:
+            raise FormatError(
+                f"{self._path} grows to over {MAX_RATIO} times its {self._size} bytes, as no"
+                " vectors or texts do"
+            )
 
 
-def check_texts(path: Path, batch: pa.RecordBatch) -> None:
-    """Raise where the texts that rows share would take more than `MOST_BYTES` if they did not."""
+def check_texts(path: Path, batch: pa.RecordBatch) -> int:
+    """Bytes of the texts that rows share, if they did not; raises over `MOST_BYTES`."""
+    total = 0
     for name, array in zip(batch.schema.names, batch.columns, strict=True):
         try:
             size = _shared_bytes(array)
@@ -64,11 +86,13 @@ def check_texts(path: Path, batch: pa.RecordBatch) -> None:
                 f"{path}: column {name!r} is of type {str(array.type)[:100]}, which is not read:"
                 " cast it to a plain one"
             ) from None
+        total += size
         if size > MOST_BYTES:
             raise FormatError(
                 f"{path}: {len(array)} rows of column {name!r} take {size} bytes, more than"
                 f" {MOST_BYTES}: shorten them"
             )
+    return total
 
 
 def _shared_bytes(array: pa.Array) -> int:

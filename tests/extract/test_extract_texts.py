@@ -157,7 +157,7 @@ def test_csv_ids_with_leading_zeros_stay_strings(tmp_path: Path) -> None:
         ("a.csv", "text\n", InputError, "no texts"),
         ("a.jsonl", '{"text": "a"}\n\n{"text": \n', FormatError, r"a\.jsonl, line 3: not JSON"),
         ("a.jsonl", '{"text": "a"}\n["a"]\n', FormatError, r'line 2: not a JSON object but \["a"'),
-        ("a.jsonl", '{"text": "\\ud800"}\n', FormatError, "line 1: half a surrogate pair"),
+        ("a.jsonl", '{"text": "\\ud800"}\n', FormatError, "line 1: not JSON .* half a"),
         ("a.jsonl", '{"text": ' + "[" * 100_000, FormatError, "line 1: not JSON"),
         ("a.jsonl", '{"text": "a"}\n{"txt": "b"}\n', InputError, r"line 2: no column 'text'; it"),
         ("a.jsonl", '{"text": null}\n', InputError, "line 1: the text in column 'text' is missing"),
