@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from embedpress.errors import FormatError, UsageError
-from embedpress.vectors import read_manifest, sha256_of
+from embedpress.errors import FormatError, UsageError, printable
+from embedpress.vectors import read_manifest
 from embedpress.vectors import verify as verify_shards
 from embedpress.vectors.document import read_json
 from embedpress.vectors.manifest import is_journal
@@ -44,6 +44,9 @@ def describe(path: str | Path, *, verify: bool = True) -> dict[str, Any]:
         return _index(folder, verify) if _is_index(folder) else _vectors(folder, verify)
     if any(is_journal(file.name) for file in folder.iterdir()):
         return _unfinished(folder, verify)
+    begun = _begun_index(folder)
+    if begun:
+        return {"kind": "unfinished index", **begun, "bad_files": None}
     raise UsageError(f"{folder} is not a folder of vectors, a compressor or an index")
 
 
@@ -69,10 +72,12 @@ def _vectors(folder: Path, verify: bool) -> dict[str, Any]:
 
 
 def _unfinished(folder: Path, verify: bool) -> dict[str, Any]:
-    from embedpress.engine.journal import Journal
+    from embedpress.engine.entry import journals_in
 
-    read = [journal.read() for journal in Journal.all(folder)]
-    shards = [entry.shard for _, entries in read for entry in entries.values()]
+    read = [journal.read() for journal in journals_in(folder)]
+    # A shard that was made again has a line of its own: the last one counts.
+    noted = {entry.index: entry for _, entries in read for entry in entries}
+    shards = [entry.shard for entry in noted.values()]
     bad = [shard.name for shard in shards if not shard_holds(folder, shard)] if verify else None
     return {
         "kind": f"unfinished {read[0][0]['identity'].get('kind')}",
@@ -105,18 +110,10 @@ def _compressor(folder: Path, verify: bool) -> dict[str, Any]:
 
 
 def _index(folder: Path, verify: bool) -> dict[str, Any]:
-    from embedpress.index.manifest import read_index_manifest
+    from embedpress.index.manifest import bad_files, read_index_manifest
 
     manifest = read_index_manifest(folder)
-    bad = None
-    if verify:
-        bad = []
-        for name, digest in sorted(manifest.sha256.items()):
-            if Path(name).name != name:
-                raise FormatError(f"{folder}: its manifest names a file outside of it: {name}")
-            file = folder / name
-            if not file.is_file() or sha256_of(file) != digest:
-                bad.append(name)
+    bad = bad_files(folder, manifest) if verify else None
     return {
         "kind": "index",
         "of": manifest.what,
@@ -126,5 +123,17 @@ def _index(folder: Path, verify: bool) -> dict[str, Any]:
         "rerank": manifest.rerank,
         "bytes_per_vector": manifest.bytes_per_vector,
         "compressor": manifest.compressor,
+        **_begun_index(folder),
         "bad_files": bad,
     }
+
+
+def _begun_index(folder: Path) -> dict[str, Any]:
+    """What is known of a change of an index that did not come to its end."""
+    from embedpress.index.unfinished import read_unfinished
+
+    found = read_unfinished(folder)
+    if found is None:
+        return {}
+    name = printable(str(found[0]["identity"].get("name"))[:40])
+    return {"next": f"the same `embedpress {name}` goes on where it was"}

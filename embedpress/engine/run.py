@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
+from embedpress.engine.entry import Entry, journal_of, journals_in
 from embedpress.engine.job import Job, Piece, differences, fingerprint, identity
-from embedpress.engine.journal import Entry, Journal
 from embedpress.engine.local import run_here
 from embedpress.engine.lock import folder_lock, merge_lock
 from embedpress.engine.options import RunOptions
@@ -113,16 +113,16 @@ class _Run:
     def _noted(self) -> list[Entry]:
         """Entries of all journals, after looking that they are of this job."""
         found: list[Entry] = []
-        for journal in Journal.all(self._out):
+        for journal in journals_in(self._out):
             old, entries = journal.read()
             if old.get("fingerprint") != self._header.fingerprint:
                 raise self._mismatch("begun", old["identity"])
-            found += entries.values()
+            found += entries
         return found
 
     def _fill(self, share: Share) -> dict[int, Entry]:
         """Make what is missing of a share, and return its entries."""
-        if not Journal.all(self._out) and any(
+        if not journals_in(self._out) and any(
             _OURS.fullmatch(path.name) for path in self._out.iterdir()
         ):
             raise UsageError(
@@ -133,9 +133,9 @@ class _Run:
             for entry in self._noted()
             if share.holds(entry.index) and shard_holds(self._out, entry.shard)
         }
-        journal = Journal.of(self._out, share)
+        journal = journal_of(self._out, share)
         opening = {"identity": identity(self._header), "fingerprint": self._header.fingerprint}
-        journal.rewrite(opening, entries)
+        journal.rewrite(opening, [entries[i] for i in sorted(entries)])
         writer = ShardWriter(self._out, self._header)
         for index in sorted(entries):
             writer.remember(entries[index])
@@ -279,7 +279,7 @@ class _Run:
         )
 
     def _remove_journals(self) -> None:
-        for journal in Journal.all(self._out):
+        for journal in journals_in(self._out):
             remove(journal.path)
 
 

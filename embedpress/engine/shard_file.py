@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
+from embedpress.engine.hashed_file import HashedFile
 from embedpress.engine.job import Piece
 from embedpress.errors import InputError, UsageError
 from embedpress.vectors.check import check_vectors
@@ -41,7 +41,7 @@ def build_shard(file: BinaryIO, header: Manifest, name: str, pieces: Iterable[Pi
     InputError
         If a piece does not fit the header or the pieces before it.
     """
-    sink = _Hashed(file)
+    sink = HashedFile(file)
     shard: ShardFile | None = None
     waiting: list[pa.Table] = []
     ids: list[pa.Array] = []
@@ -81,32 +81,6 @@ def check_schema(found: pa.Schema, expected: pa.Schema, name: str) -> None:
         before = {f"{field.name}: {field.type}" for field in expected}
         changed = sorted(before ^ {f"{field.name}: {field.type}" for field in found})
         raise InputError(f"{name} has other columns than the rows before: {changed}")
-
-
-class _Hashed:
-    """A file to write to that counts and hashes what goes through."""
-
-    closed = False
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.size = 0
-        self.digest = hashlib.sha256()
-
-    def write(self, data: bytes) -> int:
-        self._file.write(data)
-        self.digest.update(data)
-        self.size += len(data)
-        return len(data)
-
-    def tell(self) -> int:
-        return self.size
-
-    def flush(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
 
 
 def _check_values(table: pa.Table, header: Manifest, name: str) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from embedpress.engine.entry import Entry
 from embedpress.engine.job import Piece
-from embedpress.engine.journal import Entry
 from embedpress.engine.shard_file import Built, build_shard, check_schema
 from embedpress.errors import InputError
 from embedpress.vectors.files import atomic_path, write_atomic

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedpress.errors import MismatchError, UsageError
-from embedpress.index.coarse import coarse_quantizer
+from embedpress.index.coarse import coarse_quantizer, train_centroids
 from embedpress.index.faiss_file import rewrite_head, write_flat, write_inverted
-from embedpress.index.folder import Change, changing, check_free
+from embedpress.index.folder import Change, Command, changing, check_free
 from embedpress.index.layout import Layout, parse_factory, query_ms, size_of
-from embedpress.index.lists import PartWriter, total_sizes
-from embedpress.index.manifest import Frame, IndexManifest
-from embedpress.index.rerank import FORMS, RerankWriter
+from embedpress.index.manifest import IndexManifest
+from embedpress.index.parts import SortedPart, assigned_parts
+from embedpress.index.rerank import FORMS, Stored, stored_form, write_tier
 from embedpress.index.scan import Scan, check_origin
 from embedpress.index.table import TableWriter, as_table
 from embedpress.index.tune import (
@@ -30,13 +30,13 @@ from embedpress.index.tune import (
     n_queries,
     tune_nprobe,
 )
-from embedpress.onnx.compress import check_kind
+from embedpress.index.unfinished import Unfinished
+from embedpress.onnx.compress import check_kind, inputs_fingerprint
 from embedpress.onnx.compressor import OnnxCompressor
 from embedpress.threads import faiss_threads
 from embedpress.vectors import (
     Batch,
     Vectors,
-    atomic_path,
     metric_for,
     open_vectors,
     parse_size,
@@ -71,7 +71,8 @@ def build_index(
     Codes are scanned by an ordinary product quantizer (``IndexPQ``, or ``IndexIVFPQ`` without
     residuals) whose centroids are the learnt codebooks; latents by ``IndexFlat`` or
     ``IndexIVFFlat``. Plain ``faiss.read_index`` opens the file. An index that is there stays what
-    it is until the new one is whole.
+    it is until the new one is whole. A build that was killed goes on with the same call; of one
+    that is there already only the checksums are looked at.
 
     Parameters
     ----------
@@ -111,7 +112,10 @@ def build_index(
     UsageError, InputError, FormatError
         For options or vectors that cannot be used.
     MismatchError
-        If another compressor made the codes, or the rerank vectors are of other rows.
+        If another compressor made the codes, the rerank vectors are of other rows, or another
+        build was begun in the folder and not finished.
+    StorageError
+        If the disk refuses; what is done is kept.
     """
     if rerank not in FORMS:
         raise UsageError(f"rerank={rerank!r} must be one of {', '.join(FORMS)}")
@@ -128,7 +132,25 @@ def build_index(
         embeddings = rerank_vectors(vectors, compressed, compressor)
     layout = parse_factory(factory, compressed.count)
     scan = Scan(compressor, compressed.kind, compressed.dim)
+    command = Command(
+        "index",
+        {
+            "factory": layout.name,
+            "nprobe": nprobe,
+            "rerank": rerank,
+            "memory_budget": budget,
+            "seed": seed,
+            "extractor": _extractor(compressed),
+        },
+        {
+            "codes": inputs_fingerprint(compressed),
+            "compressor": compressor.fingerprint,
+            "embeddings": None if embeddings is None else inputs_fingerprint(embeddings),
+            "queries": None if queries is None else inputs_fingerprint(open_vectors(queries)),
+        },
+    )
     build = _Build(
+        command=command,
         compressed=compressed,
         compressor=compressor,
         scan=scan,
@@ -154,6 +176,7 @@ def build_index(
 class _Build:
     """All that a build knows; :meth:`run` walks with the data."""
 
+    command: Command
     compressed: Vectors
     compressor: OnnxCompressor
     scan: Scan
@@ -167,31 +190,37 @@ class _Build:
     progress: Callable[[int], None]
 
     def run(self, change: Change) -> IndexManifest:
-        own, asked = self._own_rows(), self.queries
+        if not change.begin(self.command) or change.stands(self.command):
+            assert change.old is not None
+            self.progress(self.compressed.count)
+            return change.old
+        own = self._own_rows()
+        picked, sample = self._tables(change, own)
+        path = change.path("index")
         nprobe, choice = 0, {"why": self.layout.why} if self.layout.why else {}
-        picked: list[NDArray[Any]] = []
-        rows = self._rows(change, own, picked)
-        with closing(rows) as blocks, atomic_path(change.path("index")) as path:
-            if not self.layout.n_lists:
-                frame = write_flat(path, self.scan.flat(), self.compressed.count, blocks)
-            else:
-                index = self._inverted()
-                frame, sizes = self._write_lists(change, path, index, blocks)
-                if asked is None:
-                    asked = self.scan.restored_queries(np.concatenate(picked))
-                else:
-                    own = np.full(len(asked), -1)
-                nprobe, choice = self._tuned(path, asked, own, choice)
-                index.nprobe = nprobe
-                frame = rewrite_head(path, frame, index, sizes)
+        if not self.layout.n_lists:
+            with change.work.growing("index", path) as growth:
+                flat, count = self.scan.flat(), self.compressed.count
+                frame = write_flat(growth, flat, count, self._told_blocks)
+        else:
+            index = self._inverted(change.work, sample)
+            parts = partial(self._parts, change.work, index)
+            frame, sizes = write_inverted(change.work, path, index, parts, self.budget // 8)
+            tuned = self._tuned(change.work, path, picked, own)
+            nprobe = index.nprobe = tuned.pop("nprobe")
+            choice |= tuned
+            frame = rewrite_head(path, index, sizes)
         if self.embeddings is not None:
-            write_tier(
-                change, self.rerank, self._embedding_blocks(self.embeddings), self.embeddings
-            )
+            paths = change.path("rerank"), change.path("rerank_scales")
+            with change.work.growing("rerank", *paths) as growth:
+                embeddings = self.embeddings
+                blocks = partial(self._tier_blocks, embeddings)
+                write_tier(growth, self.rerank, embeddings.count, embeddings.dim, blocks)
         return change.commit(
             rows=self.compressed.count,
             deleted=0,
             frame=frame,
+            job=self.command.fingerprint,
             what=self.compressed.kind,
             compressor=self.compressor.fingerprint,
             metric=self.compressor.metric,
@@ -217,63 +246,89 @@ class _Build:
         n, count = n_queries(self.compressed.count), self.compressed.count
         return np.sort(np.random.default_rng(self.seed + 1).choice(count, n, replace=False))
 
-    def _rows(
-        self, change: Change, own: Ints, picked: list[NDArray[Any]]
-    ) -> Generator[NDArray[np.uint8], None, None]:
-        """The stored form of all rows; ids and metadata are written on the way."""
-        low = 0
-        with atomic_path(change.path("ids")) as path, TableWriter(path) as table:
-            for batch in self.compressed.iter_batches(self._block):
-                table.write(as_table(batch))
-                places = own[slice(*np.searchsorted(own, [low, low + len(batch.ids)]))]
-                picked.append(batch.vectors[places - low])
-                yield self.scan.stored(batch.vectors)
-                low += len(batch.ids)
-                self.progress(len(batch.ids))
-
-    def _inverted(self) -> Any:
+    def _sample_rows(self) -> Ints:
+        """Rows that the inverted lists are learnt from."""
+        n_lists, count = self.layout.n_lists, self.compressed.count
+        if not n_lists:
+            return np.empty(0, np.int64)
         most = self.budget // 4 // (8 * self.scan.latent_dim)
-        n_lists = self.layout.n_lists
         wanted = max(n_lists, _SMALL_SAMPLE, min(_SAMPLE_PER_LIST * n_lists, _SAMPLE, most))
-        sample = self.compressed.read(
-            min(wanted, self.compressed.count), seed=self.seed, columns=()
-        ).vectors
-        quantizer = coarse_quantizer(
-            self.scan.latents(sample),
-            self.layout,
-            self.scan.metric,
-            repeat=self.scan.stages,
-            seed=self.seed,
-        )
-        return self.scan.inverted(quantizer, n_lists)
+        if wanted >= count:
+            return np.arange(count)
+        draw = np.random.default_rng(self.seed)
+        return np.sort(draw.choice(count, wanted, replace=False, shuffle=False))
 
-    def _write_lists(
-        self, change: Change, path: Path, index: Any, blocks: Iterator[NDArray[np.uint8]]
-    ) -> tuple[Frame, Ints]:
-        with change.parts() as folder:
-            writer = PartWriter(index.nlist, self.budget // 4, folder)
-            low = 0
-            for block in blocks:
-                rows = np.arange(low, low + len(block))
-                writer.add(self.scan.assign(index, block), block, rows)
-                low += len(block)
-            parts = writer.finish()
-            return write_inverted(path, index, parts, self.budget // 8), total_sizes(parts)
+    def _tables(self, change: Change, own: Ints) -> list[NDArray[Any]]:
+        """Write ids and metadata, and return two choices of rows: `own` and the sample."""
+        work, chosen = change.work, (own, self._sample_rows())
+        paths = [work.place / "own", work.place / "sample"]
+        with work.growing("ids", change.path("ids"), *paths) as growth:
+            if not growth.finished:
+                low = 0
+                with TableWriter(growth.files[0]) as table:
+                    for batch in self.compressed.iter_batches(self._block):
+                        table.write(as_table(batch))
+                        high = low + len(batch.ids)
+                        for rows, file in zip(chosen, growth.files[1:], strict=True):
+                            places = rows[slice(*np.searchsorted(rows, [low, high]))]
+                            file.write(batch.vectors[places - low])
+                        low = high
+                growth.finish(low)
+        dtype = np.uint8 if self.compressed.kind == "codes" else np.float32
+        return [np.fromfile(path, dtype).reshape(-1, self.compressed.dim) for path in paths]
+
+    def _inverted(self, work: Unfinished, sample: NDArray[Any]) -> Any:
+        scan, path = self.scan, work.place / "centroids"
+        with work.growing("centroids", path) as growth:
+            if not growth.finished:
+                latents, n_lists = scan.latents(sample), self.layout.n_lists
+                centroids = train_centroids(latents, n_lists, scan.metric, seed=self.seed)
+                growth.files[0].write(centroids)
+                growth.finish(n_lists)
+        centroids = np.fromfile(path, np.float32).reshape(-1, scan.latent_dim)
+        quantizer = coarse_quantizer(centroids, self.layout, scan.metric, repeat=scan.stages)
+        return scan.inverted(quantizer, self.layout.n_lists)
+
+    def _parts(self, work: Unfinished, index: Any) -> list[SortedPart]:
+        return assigned_parts(
+            work,
+            index.nlist,
+            self.scan.code_size,
+            self._told_blocks,
+            partial(self.scan.assign, index),
+            rows=self.compressed.count,
+            budget=self.budget // 4,
+        )
+
+    def _blocks(self, start: int = 0) -> Iterator[NDArray[np.uint8]]:
+        """The stored form of the rows from `start` on."""
+        for batch in self.compressed.iter_batches(self._block, start=start, columns=()):
+            yield self.scan.stored(batch.vectors)
+
+    def _told_blocks(self, start: int) -> Iterator[NDArray[np.uint8]]:
+        self.progress(start)
+        for block in self._blocks(start):
+            yield block
+            self.progress(len(block))
 
     def _tuned(
-        self, path: Path, asked: Floats, own: Ints, choice: dict[str, Any]
-    ) -> tuple[int, dict[str, Any]]:
+        self, work: Unfinished, path: Path, picked: NDArray[Any], own: Ints
+    ) -> dict[str, Any]:
+        """The lists to visit, as "nprobe", with the figures that it was chosen by."""
         if self.nprobe is not None:
-            return min(self.nprobe, self.layout.n_lists), choice
-        blocks = (
-            self.scan.stored(batch.vectors)
-            for batch in self.compressed.iter_batches(self._block, columns=())
-        )
-        truth = exhaustive_hits(self.scan.flat(), blocks, asked, own, DEPTH)
-        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
-        nprobe, share = tune_nprobe(index, asked, own, truth)
-        figures = {"queries": len(asked), "depth": DEPTH, "target": AGREEMENT}
-        return nprobe, {**choice, **figures, "agreement": round(share, 4)}
+            return {"nprobe": min(self.nprobe, self.layout.n_lists)}
+        if work.facts("tuned") is None:
+            asked = self.queries
+            if asked is None:
+                asked = self.scan.restored_queries(picked)
+            else:
+                own = np.full(len(asked), -1)
+            truth = exhaustive_hits(self.scan.flat(), self._blocks(), asked, own, DEPTH)
+            index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
+            nprobe, share = tune_nprobe(index, asked, own, truth)
+            figures = {"queries": len(asked), "depth": DEPTH, "target": AGREEMENT}
+            work.note("tuned", nprobe=nprobe, **figures, agreement=round(share, 4))
+        return dict(work.facts("tuned") or {})
 
     def _estimates(self, nprobe: int) -> dict[str, Any]:
         size = self.scan.code_size
@@ -285,15 +340,15 @@ class _Build:
             "memory_map": total > self.budget,
         }
 
-    def _embedding_blocks(self, embeddings: Vectors) -> Iterator[Floats]:
+    def _tier_blocks(self, embeddings: Vectors, start: int) -> Iterator[Stored]:
         pairs = zip(
-            embeddings.iter_batches(self._block, columns=()),
-            self.compressed.iter_batches(self._block, columns=()),
+            embeddings.iter_batches(self._block, start=start, columns=()),
+            self.compressed.iter_batches(self._block, start=start, columns=()),
             strict=True,
         )
         for ours, theirs in pairs:
             same_ids(ours, theirs, embeddings, self.compressed)
-            yield tier_vectors(ours.vectors, self.compressed.metric)
+            yield stored_form(tier_vectors(ours.vectors, self.compressed.metric), self.rerank)
 
 
 def rerank_vectors(path: str | Path, compressed: Vectors, compressor: OnnxCompressor) -> Vectors:
@@ -314,18 +369,6 @@ def same_ids(ours: Batch, theirs: Batch, embeddings: Vectors, compressed: Vector
         raise MismatchError(
             f"{embeddings.path} has other ids than {compressed.path}, or another order"
         )
-
-
-def write_tier(change: Change, form: str, blocks: Iterator[Floats], embeddings: Vectors) -> None:
-    """Write a rerank tier of embeddings."""
-    rows, dim = embeddings.count, embeddings.dim
-    with (
-        atomic_path(change.path("rerank")) as path,
-        atomic_path(change.path("rerank_scales")) as scales,
-        RerankWriter(path, scales, form, rows, dim) as tier,
-    ):
-        for block in blocks:
-            tier.write(block)
 
 
 def tier_vectors(embeddings: Floats, metric: str) -> Floats:

@@ -6,10 +6,11 @@ the index is compacted, which numbers the rows anew.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import faiss
 import numpy as np
@@ -17,18 +18,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from embedpress.engine.hashed_file import HashedFile
 from embedpress.errors import InputError, MismatchError, UsageError
 from embedpress.index.build import rerank_vectors, same_ids, tier_vectors
 from embedpress.index.faiss_file import write_flat, write_inverted
 from embedpress.index.filter import filter_rows
-from embedpress.index.folder import Change, changing
-from embedpress.index.lists import ListSource, PartWriter
-from embedpress.index.manifest import Frame, IndexManifest, read_index_manifest
-from embedpress.index.rerank import RerankWriter
+from embedpress.index.folder import Change, Command, changing
+from embedpress.index.lists import ListSource
+from embedpress.index.manifest import Frame, IndexManifest
+from embedpress.index.parts import assigned_parts
+from embedpress.index.rerank import Stored, stored_form, write_tier
 from embedpress.index.scan import Scan, check_origin
 from embedpress.index.selection import write_deleted
 from embedpress.index.stored import StoredIndex
 from embedpress.index.table import TableWriter, as_table, joined_schema
+from embedpress.index.unfinished import Unfinished
+from embedpress.onnx.compress import inputs_fingerprint
 from embedpress.onnx.compressor import OnnxCompressor
 from embedpress.threads import faiss_threads
 from embedpress.vectors import Batch, Vectors, atomic_path, open_vectors, parse_size, rows_within
@@ -36,6 +41,7 @@ from embedpress.vectors.files import storage_errors
 
 Mask = NDArray[np.bool_]
 Rows = NDArray[np.uint8]
+T = TypeVar("T")
 
 EXISTING = ("refuse", "replace", "skip")
 
@@ -112,12 +118,22 @@ def add_to_index(
     compressed = open_vectors(source)
     check_origin(compressed, compressor)
     budget = parse_size(memory_budget)
+    given = None if vectors is None else rerank_vectors(vectors, compressed, compressor)
+    command = Command(
+        "index --add",
+        {"existing": existing, "memory_budget": budget},
+        {
+            "codes": inputs_fingerprint(compressed),
+            "compressor": compressor.fingerprint,
+            "embeddings": None if given is None else inputs_fingerprint(given),
+        },
+    )
     with changing(folder) as change, storage_errors(folder):
+        if not change.begin(command):
+            return Changed(_old(change), **change.work.facts("counts") or {})
         old = _stored(change)
         _check_same(folder, old.manifest, compressed, compressor, vectors)
-        embeddings = None
-        if vectors is not None and old.manifest.rerank != "none":
-            embeddings = rerank_vectors(vectors, compressed, compressor)
+        embeddings = given if old.manifest.rerank != "none" else None
         scan = Scan(compressor, compressed.kind, compressed.dim)
         widest = 4 * max(compressor.dim, compressed.dim, scan.dim)
         block = rows_within(budget // 8, 3 * widest, at_most=65_536)
@@ -138,6 +154,8 @@ def add_to_index(
         }
         if not fresh.any():
             return Changed(old.manifest, **counts)
+        if change.work.facts("counts") is None:
+            change.work.note("counts", **counts)
         deleted = np.concatenate([old.deleted, np.zeros(counts["added"], bool)])
         deleted[replaced] = True
         new = _Addition(
@@ -179,6 +197,7 @@ def delete_from_index(
         raise UsageError("say what to delete: ids or a filter")
     folder = Path(index)
     with changing(folder) as change, storage_errors(folder):
+        change.begin()
         old = _stored(change)
         table = old.table()
         chosen = np.zeros(old.rows, bool)
@@ -212,15 +231,19 @@ def compact_index(index: str | Path, *, memory_budget: str | int = "2G") -> Chan
     """
     folder = Path(index)
     budget = parse_size(memory_budget)
-    manifest = read_index_manifest(folder)
-    if not manifest.deleted:
-        return Changed(manifest)
     with changing(folder) as change, storage_errors(folder):
+        if not change.begin(Command("compact", {"memory_budget": budget}, {})):
+            return Changed(_old(change), **change.work.facts("counts") or {})
         old = _stored(change)
+        if not old.manifest.deleted:
+            return Changed(old.manifest)
         keep = ~old.deleted
+        counts = {"deleted": int((~keep).sum())}
+        if change.work.facts("counts") is None:
+            change.work.note("counts", **counts)
         deleted = np.zeros(int(keep.sum()), bool)
         manifest = _rewrite(change, old, keep, deleted, None, budget)
-        return Changed(manifest, deleted=int((~keep).sum()))
+        return Changed(manifest, **counts)
 
 
 @dataclass(frozen=True)
@@ -253,13 +276,17 @@ class _Addition:
             yield self.scan.stored(batch.vectors)
             self.progress(len(batch.vectors))
 
-    def lists(self, index: Any, first_row: int, folder: Path) -> Sequence[ListSource]:
-        writer = PartWriter(index.nlist, self.budget // 4, folder)
-        for block in self.codes():
-            rows = np.arange(first_row, first_row + len(block))
-            writer.add(self.scan.assign(index, block), block, rows)
-            first_row += len(block)
-        return writer.finish()
+    def lists(self, work: Unfinished, index: Any, first_row: int) -> Sequence[ListSource]:
+        return assigned_parts(
+            work,
+            index.nlist,
+            self.scan.code_size,
+            lambda done: _after(self.codes(), done, len),
+            partial(self.scan.assign, index),
+            rows=int(self.fresh.sum()),
+            budget=self.budget // 4,
+            first_row=first_row,
+        )
 
     def tier(self) -> Iterator[NDArray[np.float32]]:
         if self.embeddings is None:
@@ -282,52 +309,65 @@ def _rewrite(
 ) -> IndexManifest:
     """The old rows to keep and then the new ones, as a new index."""
     index = old.open()
-    with atomic_path(change.path("index")) as path:
-        frame = _write_vectors(change, path, index, old, keep, new, budget)
+    work, path = change.work, change.path("index")
+    kept = int(keep.sum())
+    if isinstance(index, faiss.IndexIVF):
+
+        def sources() -> list[ListSource]:
+            added = () if new is None else new.lists(work, index, kept)
+            return [old.lists(index, keep), *added]
+
+        frame, _ = write_inverted(work, path, index, sources, budget // 8)
+    else:
+
+        def codes() -> Iterator[Rows]:
+            yield from old.codes(index, keep)
+            yield from () if new is None else new.codes()
+
+        with work.growing("index", path) as growth:
+            blocks = lambda done: _after(codes(), done, len)  # noqa: E731
+            frame = write_flat(growth, index, len(deleted), blocks)
+    with work.growing("ids", change.path("ids")) as growth:
+        if not growth.finished:
+            _write_table(growth.files[0], old, keep, new)
+            growth.finish(len(deleted))
+    form, dim = old.manifest.rerank, old.manifest.rerank_dim
+    if form != "none":
+
+        def tier() -> Iterator[Stored]:
+            yield from old.tier(keep)
+            for vectors in () if new is None else new.tier():
+                yield stored_form(vectors, form)
+
+        paths = change.path("rerank"), change.path("rerank_scales")
+        with work.growing("rerank", *paths) as growth:
+            write_tier(
+                growth,
+                form,
+                len(deleted),
+                dim,
+                lambda done: _after(tier(), done, lambda stored: len(stored[0])),
+            )
+    return _mark(change, frame, deleted)
+
+
+def _write_table(file: HashedFile, old: StoredIndex, keep: Mask, new: _Addition | None) -> None:
     schema = old.schema()
     if new is not None:
         schema = joined_schema(schema, next(new.tables()).schema)
-    with atomic_path(change.path("ids")) as path, TableWriter(path, schema) as table:
+    with TableWriter(file, schema) as table:
         for part in old.tables(keep):
             table.write(part)
         for part in () if new is None else new.tables():
             table.write(part)
-    form, dim = old.manifest.rerank, old.manifest.rerank_dim
-    if form != "none":
-        with (
-            atomic_path(change.path("rerank")) as path,
-            atomic_path(change.path("rerank_scales")) as scales_path,
-            RerankWriter(path, scales_path, form, len(deleted), dim) as tier,
-        ):
-            for stored, scales in old.tier(keep):
-                tier.copy(stored, scales)
-            for vectors in () if new is None else new.tier():
-                tier.write(vectors)
-    return _mark(change, frame, deleted)
 
 
-def _write_vectors(
-    change: Change,
-    path: Path,
-    index: Any,
-    old: StoredIndex,
-    keep: Mask,
-    new: _Addition | None,
-    budget: int,
-) -> Frame:
-    kept = int(keep.sum())
-    if isinstance(index, faiss.IndexIVF):
-        with change.parts() as folder:
-            sources: list[ListSource] = [old.lists(index, keep)]
-            sources += [] if new is None else new.lists(index, kept, folder)
-            return write_inverted(path, index, sources, budget // 8)
-
-    def blocks() -> Iterator[Rows]:
-        yield from old.codes(index, keep)
-        yield from () if new is None else new.codes()
-
-    rows = kept + (0 if new is None else int(new.fresh.sum()))
-    return write_flat(path, index, rows, blocks())
+def _after(blocks: Iterable[T], done: int, rows: Callable[[T], int]) -> Iterator[T]:
+    """The blocks that come after so many rows; these end with one of them."""
+    for block in blocks:
+        if done <= 0:
+            yield block
+        done -= rows(block)
 
 
 def _mark(change: Change, frame: Frame | None, deleted: Mask) -> IndexManifest:
@@ -337,10 +377,14 @@ def _mark(change: Change, frame: Frame | None, deleted: Mask) -> IndexManifest:
     return change.commit(rows=len(deleted), deleted=int(deleted.sum()), frame=frame)
 
 
-def _stored(change: Change) -> StoredIndex:
+def _old(change: Change) -> IndexManifest:
     if change.old is None:
         raise UsageError(f"{change.folder} holds no index")
-    return StoredIndex(change.folder, change.old)
+    return change.old
+
+
+def _stored(change: Change) -> StoredIndex:
+    return StoredIndex(change.folder, _old(change))
 
 
 def _check_same(

@@ -19,26 +19,22 @@ _GRAPH_SEARCH = 32
 _REFINEMENTS = 2
 
 
-def coarse_quantizer(
-    sample: Floats, layout: Layout, metric: int, *, repeat: int = 1, seed: int = 0
-) -> Any:
-    """Centroids of a sample, as the FAISS index that finds the nearest of them.
+def coarse_quantizer(centroids: Floats, layout: Layout, metric: int, *, repeat: int = 1) -> Any:
+    """The FAISS index that finds the nearest of the centroids.
 
     Parameters
     ----------
-    sample : ndarray of shape (n, d), float32
+    centroids : ndarray of shape (n_lists, d), float32
     layout : Layout
     metric : int
         FAISS's constant.
     repeat : int
         A query is laid out so many times; so are the centroids it is compared with.
-    seed : int
 
     Returns
     -------
     faiss.IndexFlat, or faiss.IndexHNSWSQ over float16 where the layout has links
     """
-    centroids = train_centroids(sample, layout.n_lists, metric, seed=seed)
     return _finder(np.tile(centroids, (1, repeat)), metric, layout.links)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,67 +20,97 @@ from numpy.typing import NDArray
 from embedpress.errors import FormatError
 from embedpress.index.lists import ListSource, merged_lists, total_sizes
 from embedpress.index.manifest import Frame
+from embedpress.index.parts import PARTS
+from embedpress.index.unfinished import Growth, Unfinished
 
 Rows = NDArray[np.uint8]
 
 _EMPTY_LISTS = struct.calcsize("<4sQQ4sQ")
 _PQ_TAIL = struct.calcsize("<i?i")
 _BLOCK = 1 << 20
+_SIZES = "sizes"
 
 
-def write_flat(path: Path, index: Any, rows: int, blocks: Iterable[Rows]) -> Frame:
+def write_flat(
+    growth: Growth, index: Any, rows: int, blocks: Callable[[int], Iterable[Rows]]
+) -> Frame:
     """Write an exhaustive index (``IndexPQ`` or ``IndexFlat``).
 
     Parameters
     ----------
-    path : Path
-        The file to make.
+    growth : Growth
+        The file, as far as it is written.
     index : faiss.IndexPQ or faiss.IndexFlat
         Trained and empty.
     rows : int
-        Vectors to come.
-    blocks : iterable of ndarray of shape (n, code_size), uint8
-        The stored form of the vectors, `rows` in all.
+        Vectors in all.
+    blocks : callable
+        Gives the stored form (n, code_size) of the vectors from a row on, uint8, in blocks.
 
     Returns
     -------
     Frame
     """
     head, tail = _flat_ends(index, rows)
-    with path.open("xb") as file:
-        file.write(head)
-        for block in blocks:
-            file.write(np.ascontiguousarray(block).data)
+    if not growth.finished:
+        file, done = growth.files[0], growth.done
+        if not file.size:
+            file.write(head)
+        for block in blocks(done):
+            file.write(np.ascontiguousarray(block))
+            done += len(block)
+            growth.reached(done)
         file.write(tail)
+        growth.finish(done)
     return _frame(head, rows * index.sa_code_size(), tail)
 
 
-def write_inverted(path: Path, index: Any, sources: Sequence[ListSource], budget: int) -> Frame:
+def write_inverted(
+    work: Unfinished,
+    path: Path,
+    index: Any,
+    sources: Callable[[], Sequence[ListSource]],
+    budget: int,
+) -> tuple[Frame, NDArray[np.int64]]:
     """Write an inverted file (``IndexIVFPQ`` or ``IndexIVFFlat``).
 
     Parameters
     ----------
+    work : Unfinished
     path : Path
         The file to make.
     index : faiss.IndexIVF
         With its coarse quantizer, and empty.
-    sources : list of ListSource
-        What is in the lists: entries of the first source come first in each list.
+    sources : callable
+        Gives what is in the lists: entries of the first source come first in each list. Called
+        where the file is not whole.
     budget : int
         Bytes of memory for the entries of lists that are merged at once.
 
     Returns
     -------
     Frame
+    ndarray of shape (n_lists,), int64
+        Entries of each list.
     """
-    sizes = total_sizes(sources)
-    head = inverted_head(index, sizes)
-    with path.open("xb", buffering=_BLOCK) as file:
-        file.write(head)
-        for codes, ids in merged_lists(sources, budget):
-            file.write(codes.data)
-            file.write(ids.data)
-    return _frame(head, int(sizes.sum()) * (index.code_size + 8), b"")
+    sizes_path = work.place / _SIZES
+    with work.growing("index", path, sizes_path) as growth:
+        if not growth.finished:
+            found = sources()
+            file, listed = growth.files
+            sizes = total_sizes(found)
+            file.head(inverted_head(index, sizes))
+            if not listed.size:
+                listed.write(sizes)
+            merged = merged_lists(found, budget, growth.done)
+            for number, (codes, ids) in enumerate(merged, growth.done + 1):
+                file.write(codes)
+                file.write(ids)
+                growth.reached(number)
+            growth.finish(index.nlist)
+    work.drop(PARTS)
+    sizes = np.fromfile(sizes_path, np.int64)
+    return rewrite_head(path, index, sizes), sizes
 
 
 def inverted_head(index: Any, sizes: NDArray[np.int64]) -> bytes:
@@ -96,12 +126,12 @@ def inverted_head(index: Any, sizes: NDArray[np.int64]) -> bytes:
     return data[: len(data) - _EMPTY_LISTS] + lists + listed
 
 
-def rewrite_head(path: Path, frame: Frame, index: Any, sizes: NDArray[np.int64]) -> Frame:
+def rewrite_head(path: Path, index: Any, sizes: NDArray[np.int64]) -> Frame:
     """Put a changed ``nprobe`` into an inverted file that is written already."""
     head = inverted_head(index, sizes)
     with path.open("r+b") as file:
         file.write(head)
-    return _frame(head, frame.size, b"")
+    return _frame(head, int(sizes.sum()) * (index.code_size + 8), b"")
 
 
 def read_rows(path: Path, frame: Frame, code_size: int, rows: int) -> Iterator[Rows]:

@@ -1,9 +1,8 @@
-"""Inverted lists as they are merged: sorted parts in memory or on disk, and old files."""
+"""Inverted lists as they are merged from several sources."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -32,36 +31,6 @@ class ListSource:
     def read(self, low: int, high: int) -> tuple[Codes, Ints]:
         """Codes (n, code_size) and rows (n,) of the lists `low` to `high`, list after list."""
         raise NotImplementedError
-
-
-class SortedPart(ListSource):
-    """Rows with the lists they were assigned to, sorted; on disk once :meth:`spill` was called."""
-
-    def __init__(self, lists: Ints, codes: Codes, rows: Ints, n_lists: int) -> None:
-        order = np.argsort(lists, kind="stable")
-        self.sizes = np.bincount(lists, minlength=n_lists).astype(np.int64)
-        self._starts = np.concatenate([[0], np.cumsum(self.sizes)])
-        self._codes, self._rows = codes[order], rows[order]
-        self.code_size = codes.shape[1]
-        self._path: Path | None = None
-
-    def spill(self, path: Path) -> None:
-        """Move the entries to a file of their own."""
-        with path.open("xb") as file:
-            file.write(self._codes.data)
-            file.write(self._rows.data)
-        self._path = path
-        del self._codes, self._rows
-
-    def read(self, low: int, high: int) -> tuple[Codes, Ints]:
-        """See :class:`ListSource`."""
-        start, stop = int(self._starts[low]), int(self._starts[high])
-        if self._path is None:
-            return self._codes[start:stop], self._rows[start:stop]
-        n, width, rows_at = stop - start, self.code_size, int(self._starts[-1]) * self.code_size
-        codes = np.fromfile(self._path, np.uint8, n * width, offset=start * width)
-        rows = np.fromfile(self._path, np.int64, n, offset=rows_at + 8 * start)
-        return codes.reshape(n, width), rows
 
 
 class ListsOfFile(ListSource):
@@ -112,55 +81,15 @@ class ListsOfFile(ListSource):
         return found[numbers >= 0], numbers[numbers >= 0]
 
 
-@dataclass
-class PartWriter:
-    """Collects assigned rows, and sorts them in parts that fit in memory.
-
-    Parameters
-    ----------
-    n_lists : int
-    budget : int
-        Bytes that the rows of a part may take.
-    folder : Path
-        For the parts, where there are several.
-    """
-
-    n_lists: int
-    budget: int
-    folder: Path
-    parts: list[SortedPart] = field(default_factory=list)
-    _held: list[tuple[Ints, Codes, Ints]] = field(default_factory=list)
-    _bytes: int = 0
-
-    def add(self, lists: Ints, codes: Codes, rows: Ints) -> None:
-        """Take rows; a part that is full is sorted and written."""
-        # Sorted copies take the same again.
-        size = 2 * (codes.nbytes + 16 * len(rows))
-        if self._held and self._bytes + size > self.budget:
-            self._sort().spill(self.folder / f"part-{len(self.parts) - 1:05d}")
-        self._held.append((lists, codes, rows))
-        self._bytes += size
-
-    def finish(self) -> list[SortedPart]:
-        """All parts; the last one stays in memory."""
-        if self._held:
-            self._sort()
-        return self.parts
-
-    def _sort(self) -> SortedPart:
-        lists, codes, rows = (np.concatenate(arrays) for arrays in zip(*self._held, strict=True))
-        self._held, self._bytes = [], 0
-        self.parts.append(SortedPart(lists, codes, rows, self.n_lists))
-        return self.parts[-1]
-
-
 def total_sizes(sources: Sequence[ListSource]) -> Ints:
     """Entries of each list (n_lists,), over all sources."""
     sizes: Ints = np.sum([source.sizes for source in sources], axis=0, dtype=np.int64)
     return sizes
 
 
-def merged_lists(sources: Sequence[ListSource], budget: int) -> Iterator[tuple[Codes, Ints]]:
+def merged_lists(
+    sources: Sequence[ListSource], budget: int, first: int = 0
+) -> Iterator[tuple[Codes, Ints]]:
     """Codes and rows of one list after the other, joined over the sources.
 
     Parameters
@@ -168,6 +97,8 @@ def merged_lists(sources: Sequence[ListSource], budget: int) -> Iterator[tuple[C
     sources : list of ListSource
     budget : int
         Bytes of entries that are held at once; one list at the least.
+    first : int
+        The list to begin with.
 
     Yields
     ------
@@ -177,7 +108,7 @@ def merged_lists(sources: Sequence[ListSource], budget: int) -> Iterator[tuple[C
     sizes = total_sizes(sources)
     width = sources[0].code_size
     ends = np.cumsum(sizes) * (width + 8)
-    low = 0
+    low = first
     while low < len(sizes):
         before = int(ends[low - 1]) if low else 0
         high = max(low + 1, int(np.searchsorted(ends, before + budget, side="right")))

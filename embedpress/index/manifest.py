@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from embedpress.errors import FormatError, MismatchError
+from embedpress.index.unfinished import UNFINISHED
 from embedpress.vectors.document import read_document
+from embedpress.vectors.files import sha256_of
 
 MANIFEST = "manifest.json"
-FORMAT_VERSION = 2
-READABLE = (1, 2)
+FORMAT_VERSION = 3
+READABLE = (1, 2, 3)
 """Versions that are opened; a change writes the newest one."""
 
 STEMS = {
@@ -65,6 +67,8 @@ class IndexManifest:
         Checksums by file name.
     frame : Frame or None
         None in folders of format version 1.
+    job : str
+        Fingerprint of the options and inputs that it was built of; empty once it was changed.
     """
 
     kind: str
@@ -86,6 +90,7 @@ class IndexManifest:
     files: dict[str, str]
     sha256: dict[str, str]
     frame: Frame | None
+    job: str
 
     @property
     def rows(self) -> int:
@@ -121,10 +126,14 @@ def read_index_manifest(folder: Path) -> IndexManifest:
         Not an index, or with fields that cannot be.
     """
     file = folder / MANIFEST
+    if not file.exists() and (folder / UNFINISHED).is_dir():
+        raise FormatError(f"{folder} is not finished: run the command that writes it once more")
     data = read_document(folder, MANIFEST, kind="index", version=READABLE)
     if data["format_version"] == 1:
         later = {**_FIRST, "files": _first_files(data.get("rerank"))}
         data |= later if not later.keys() & data.keys() else {"format_version": None, "": None}
+    if data["format_version"] in (1, 2) and "job" not in data:
+        data["job"] = ""
     if set(data) != {field.name for field in fields(IndexManifest)}:
         raise FormatError(f"{file} lacks or adds fields: build the index again")
     for name in ("extractor", "sha256", "choice", "files"):
@@ -143,11 +152,29 @@ def read_index_manifest(folder: Path) -> IndexManifest:
             raise FormatError(f"{file}: {name} is {data[name]!r}, not one of {', '.join(values)}")
     if type(data["bytes_per_vector"]) not in (int, float):
         raise FormatError(f"{file}: bytes_per_vector is not a number")
-    texts = [data["compressor"], data["factory"], *data["sha256"].values()]
+    texts = [data["compressor"], data["factory"], data["job"], *data["sha256"].values()]
     if not all(isinstance(text, str) for text in texts):
         raise FormatError(f"{file}: a field in it is not text")
     _check_files(file, data)
     return IndexManifest(**{**data, "frame": _frame(file, data["frame"])})
+
+
+def bad_files(folder: Path, manifest: IndexManifest) -> list[str]:
+    """Names of the files of an index that are missing or whose checksum is another.
+
+    Raises
+    ------
+    FormatError
+        The manifest names a file outside of the folder.
+    """
+    for name in manifest.sha256:
+        if Path(name).name != name:
+            raise FormatError(f"{folder}: its manifest names a file outside of it: {name}")
+    return [
+        name
+        for name, digest in sorted(manifest.sha256.items())
+        if not (folder / name).is_file() or sha256_of(folder / name) != digest
+    ]
 
 
 def summary(manifest: IndexManifest) -> list[str]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from embedpress.engine.hashed_file import HashedFile
 from embedpress.errors import EmbedpressError, FormatError, InputError
+from embedpress.index.unfinished import Growth
 from embedpress.vectors.files import check_own
 from embedpress.vectors.readers import read_npy_header
 
@@ -19,52 +22,55 @@ _BLOCK = 64 << 20
 """Bytes of candidates that are compared at once."""
 
 
-class RerankWriter:
-    """Writes a tier, block after block in the order of the index's rows.
+Stored = tuple[NDArray[Any], Floats]
+"""Vectors as a tier keeps them, and a float32 scale each under "int8"."""
+
+
+def stored_form(vectors: Floats, form: str) -> Stored:
+    """Vectors (n, dim), float32, as a tier of "int8", "float16" or "float32" keeps them.
+
+    Raises
+    ------
+    InputError
+        A number is too large for float16.
+    """
+    if form == "int8":
+        scale = np.abs(vectors).max(axis=1, initial=0) / np.float32(127)
+        safe = np.where(scale > 0, scale, 1)
+        return np.rint(vectors / safe[:, None]).astype(np.int8), scale
+    if form == "float16" and np.abs(vectors).max(initial=0) > np.finfo(np.float16).max:
+        raise InputError("the embeddings are too large for float16: take float32")
+    return vectors.astype(form), np.empty(0, np.float32)
+
+
+def write_tier(
+    growth: Growth, form: str, rows: int, dim: int, blocks: Callable[[int], Iterable[Stored]]
+) -> None:
+    """Write a tier.
 
     Parameters
     ----------
-    path, scales_path : Path
-        The files to make: vectors, and a float32 scale a vector under "int8".
+    growth : Growth
+        Its files, as far as they are written: vectors, and scales.
     form : {"int8", "float16", "float32"}
     rows, dim : int
-        What will be written.
+        What it is to hold.
+    blocks : callable
+        Gives the vectors from a row on, as the tier keeps them, in blocks.
     """
-
-    def __init__(self, path: Path, scales_path: Path, form: str, rows: int, dim: int) -> None:
-        self._form = form
-        self._stored = _open_npy(path, (rows, dim), np.dtype(form))
-        scaled = rows if form == "int8" else 0
-        self._scales = _open_npy(scales_path, (scaled,), np.dtype(np.float32))
-
-    def __enter__(self) -> RerankWriter:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stored.close()
-        self._scales.close()
-
-    def write(self, block: Floats) -> None:
-        """Add vectors (n, dim), float32.
-
-        Raises
-        ------
-        InputError
-            A number is too large for float16.
-        """
-        if self._form == "int8":
-            scale = np.abs(block).max(axis=1, initial=0) / np.float32(127)
-            safe = np.where(scale > 0, scale, 1)
-            self.copy(np.rint(block / safe[:, None]).astype(np.int8), scale)
-            return
-        if self._form == "float16" and np.abs(block).max(initial=0) > np.finfo(np.float16).max:
-            raise InputError("the embeddings are too large for float16: take float32")
-        self.copy(block.astype(self._form), np.empty(0, np.float32))
-
-    def copy(self, stored: NDArray[Any], scales: Floats) -> None:
-        """Add rows of another tier of this form, as they are stored."""
-        self._stored.write(np.ascontiguousarray(stored).data)
-        self._scales.write(np.ascontiguousarray(scales).data)
+    if growth.finished:
+        return
+    vectors, scales = growth.files
+    if not vectors.size:
+        _begin_npy(vectors, (rows, dim), np.dtype(form))
+        _begin_npy(scales, (rows if form == "int8" else 0,), np.dtype(np.float32))
+    done = growth.done
+    for block, scale in blocks(done):
+        vectors.write(np.ascontiguousarray(block))
+        scales.write(np.ascontiguousarray(scale))
+        done += len(block)
+        growth.reached(done)
+    growth.finish(done)
 
 
 class RerankTier:
@@ -84,7 +90,7 @@ class RerankTier:
         self._stored = map_array(path, (rows, dim), np.dtype(form))
         self._scales = map_array(scales_path, (scaled,), np.dtype(np.float32))
 
-    def stored(self, rows: NDArray[np.int64] | slice) -> tuple[NDArray[Any], Floats]:
+    def stored(self, rows: NDArray[np.int64] | slice) -> Stored:
         """Rows as they lie in the files, with their scales (none but under "int8")."""
         scales = self._scales[rows] if self.form == "int8" else np.empty(0, np.float32)
         return self._stored[rows], scales
@@ -141,13 +147,11 @@ class RerankTier:
         return np.where(rows >= 0, found, worst)
 
 
-def _open_npy(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> BinaryIO:
+def _begin_npy(file: HashedFile, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     """Begin a .npy file; its rows are written behind the header, so that none stay in memory."""
-    file = path.open("xb", buffering=1 << 20)
     described = np.lib.format.dtype_to_descr(dtype)
     header = {"descr": described, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)
-    return file
 
 
 def map_array(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:

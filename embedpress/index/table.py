@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from embedpress.engine.hashed_file import HashedFile
 from embedpress.errors import FormatError, InputError, MismatchError, first_line
 from embedpress.vectors import Batch
 from embedpress.vectors.footer import open_door
@@ -23,14 +24,15 @@ class TableWriter:
 
     Parameters
     ----------
-    path : Path
+    file : HashedFile
+        Its parts are written from front to back; whoever opened it closes it.
     schema : pyarrow.Schema, optional
         What the file must hold; that of the first batch by default. Columns that a batch lacks are
         empty in it.
     """
 
-    def __init__(self, path: Path, schema: pa.Schema | None = None) -> None:
-        self._path = path
+    def __init__(self, file: HashedFile, schema: pa.Schema | None = None) -> None:
+        self._file = file
         self._schema = schema
         self._writer: pq.ParquetWriter | None = None
 
@@ -59,7 +61,7 @@ class TableWriter:
         self._schema = schema
         whole = pa.types.is_integer(schema.field("id").type)
         self._writer = pq.ParquetWriter(
-            self._path,
+            self._file,
             schema,
             compression="zstd",
             # Ids differ from each other: what they share with the one before is all there is.

@@ -13,7 +13,6 @@ import pytest
 from samples import curved, write_embeddings
 
 from embedpress.errors import (
-    EmbedpressError,
     FormatError,
     InputError,
     MismatchError,
@@ -44,12 +43,13 @@ def test_what_the_manifest_says(
     size = (built("codes", "IVF12", "int8") / "index.faiss").stat().st_size
     assert per_vector == round(size / 500, 3)
     nprobe, choice, frame = (manifest.pop(name) for name in ("nprobe", "choice", "frame"))
+    assert len(manifest.pop("job")) == 64
     assert 1 <= nprobe <= 12
     assert (choice["agreement"] >= 0.99) or nprobe == 12
     assert frame["start"] + 500 * (4 + 8) == size == frame["start"] + frame["size"]
     assert manifest == {
         "kind": "index",
-        "format_version": 2,
+        "format_version": 3,
         "generation": 1,
         "what": "codes",
         "compressor": load(saved()).fingerprint,
@@ -172,17 +172,20 @@ def test_rebuilding_over_an_old_index(
 
 
 STEPS = [
-    (build, "write_flat"),
-    (build, "as_table"),
-    (build, "write_tier"),
-    (folder, "sha256_of"),
-    (folder, "write_atomic"),
+    (build, "write_flat", "Flat"),
+    (build, "as_table", "Flat"),
+    (build, "train_centroids", "IVF4"),
+    (build, "assigned_parts", "IVF4"),
+    (build, "exhaustive_hits", "IVF4"),
+    (build, "write_tier", "IVF4"),
+    (folder, "sha256_of", "IVF4"),
+    (folder, "write_atomic", "Flat"),
 ]
 
 
-@pytest.mark.parametrize(("module", "step"), STEPS)
+@pytest.mark.parametrize(("module", "step", "factory"), STEPS)
 @pytest.mark.parametrize("over_an_old_one", [False, True])
-def test_a_build_that_is_stopped_leaves_what_was_there(
+def test_a_build_that_is_stopped_leaves_what_was_there_and_goes_on(
     compressed: Callable[..., Path],
     saved: Callable[..., Path],
     embedded: Callable[..., Path],
@@ -192,11 +195,13 @@ def test_a_build_that_is_stopped_leaves_what_was_there(
     module: Any,
     step: str,
     over_an_old_one: bool,
+    factory: str,
 ) -> None:
-    out = tmp_path / "index"
+    out, whole = tmp_path / "index", tmp_path / "whole"
     options: dict[str, Any] = {"rerank": "int8", "vectors": embedded(), "num_threads": 1}
-    if over_an_old_one:
-        build_index(compressed("latents"), saved(), out)
+    options["factory"] = factory
+    for place in (out, whole) if over_an_old_one else ():
+        build_index(compressed("latents"), saved(), place)
     before = content(out) if over_an_old_one else {}
 
     def killed(*arguments: Any, **options: Any) -> None:
@@ -206,13 +211,23 @@ def test_a_build_that_is_stopped_leaves_what_was_there(
         patch.setattr(module, step, killed)
         with pytest.raises(KeyboardInterrupt):
             build_index(compressed(), saved(), out, **options)
-    assert content(out) == before
-    if not over_an_old_one:
-        with pytest.raises(FormatError, match=r"is not an index: it has no manifest\.json"):
+    assert {name: (out / name).read_bytes() for name in before} == before
+    begun = (out / ".unfinished").is_dir()
+    # Nothing is left where nothing was done.
+    assert begun == (step != "as_table")
+    if over_an_old_one:
+        assert open_index(out, saved()).manifest.what == "latents"
+    else:
+        text = "is not finished: run the command" if begun else r"it has no manifest\.json"
+        with pytest.raises(FormatError, match=text):
             open_index(out, saved())
-        with pytest.raises(EmbedpressError):
-            describe(out)
-    build_index(compressed(), saved(), out, **options)
+    if begun:
+        told = describe(out)
+        assert told["kind"] == ("index" if over_an_old_one else "unfinished index")
+        assert told["next"] == "the same `embedpress index` goes on where it was"
+    for place in (out, whole):
+        build_index(compressed(), saved(), place, **options)
+    assert content(out) == content(whole)
     assert open_index(out, saved()).search(queries, 3).rows.min() >= 0
     assert describe(out)["bad_files"] == []
 
@@ -223,15 +238,17 @@ def test_a_full_disk_is_told_in_one_line(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def full(path: Path, *arguments: Any) -> None:
-        path.write_bytes(b"half")
+    def full(*arguments: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(build, "write_flat", full)
-    with pytest.raises(StorageError, match="the disk is full") as caught:
-        build_index(compressed(), saved(), tmp_path / "index")
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "write_flat", full)
+        with pytest.raises(StorageError, match="the disk is full") as caught:
+            build_index(compressed(), saved(), tmp_path / "index")
     assert "\n" not in str(caught.value)
-    assert list((tmp_path / "index").iterdir()) == []
+    for name in ("index", "whole"):
+        build_index(compressed(), saved(), tmp_path / name)
+    assert content(tmp_path / "index") == content(tmp_path / "whole")
 
 
 def test_places_that_hold_something_else_are_left_alone(

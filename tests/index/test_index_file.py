@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from embedpress.errors import FormatError
+from embedpress.index.build import build_index
 from embedpress.index.faiss_file import (
     check_frame,
     read_rows,
@@ -18,7 +19,10 @@ from embedpress.index.faiss_file import (
     write_flat,
     write_inverted,
 )
-from embedpress.index.lists import ListsOfFile, PartWriter, total_sizes
+from embedpress.index.lists import ListsOfFile, total_sizes
+from embedpress.index.manifest import Frame
+from embedpress.index.parts import PartWriter
+from embedpress.index.unfinished import Unfinished
 
 N, D, CODE = 300, 8, 4
 RNG = np.random.default_rng(0)
@@ -52,12 +56,17 @@ def inverted(n_lists: int, kind: str, coarse: str = "flat") -> Any:
     return index
 
 
+def flat_file(path: Path, index: Any, blocks: list[np.ndarray]) -> Frame:
+    with Unfinished(path.parent, {}).growing("index", path) as growth:
+        return write_flat(growth, index, N, lambda done: blocks)
+
+
 @pytest.mark.parametrize("blocks", [1, 3, 300])
 @pytest.mark.parametrize("kind", ["codes", "float"])
 def test_a_flat_file_is_that_of_faiss(tmp_path: Path, kind: str, blocks: int) -> None:
     stored = CODES if kind == "codes" else X.view(np.uint8)
     index = flat_pq() if kind == "codes" else faiss.IndexFlat(D, faiss.METRIC_L2)
-    frame = write_flat(tmp_path / "ours", index, N, iter(np.array_split(stored, blocks)))
+    frame = flat_file(tmp_path / "ours", index, np.array_split(stored, blocks))
     index.add_sa_codes(stored)
     faiss.write_index(index, str(tmp_path / "theirs"))
     assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
@@ -78,16 +87,19 @@ def test_an_inverted_file_is_that_of_faiss(
     stored = CODES if kind == "codes" else X.view(np.uint8)
     lists = RNG.integers(0, filled, N)
     index = inverted(n_lists, kind, coarse)
-    writer = PartWriter(n_lists, budget, tmp_path)
-    for low in range(0, N, 37):
-        cut = slice(low, low + 37)
-        writer.add(lists[cut], stored[cut], np.arange(N)[cut])
-    parts = writer.finish()
+    work = Unfinished(tmp_path, {})
+    with work.growing("parts", tmp_path / "parts") as growth:
+        writer = PartWriter(growth, n_lists, stored.shape[1], budget)
+        for low in range(0, N, 37):
+            cut = slice(low, low + 37)
+            writer.add(lists[cut], stored[cut], np.arange(N)[cut])
+        parts = writer.finish()
     assert (len(parts) > 3) == (budget < 10**6)
     assert (total_sizes(parts) == np.bincount(lists, minlength=n_lists)).all()
-    frame = write_inverted(tmp_path / "ours", index, parts, budget)
+    frame, sizes = write_inverted(work, tmp_path / "ours", index, lambda: parts, budget)
+    assert (sizes == total_sizes(parts)).all()
     index.nprobe = 17
-    frame = rewrite_head(tmp_path / "ours", frame, index, total_sizes(parts))
+    frame = rewrite_head(tmp_path / "ours", index, sizes)
     check_frame(tmp_path / "ours", frame)
     for row in range(N):
         ids, code = np.array([row]), np.ascontiguousarray(stored[row])
@@ -99,19 +111,25 @@ def test_an_inverted_file_is_that_of_faiss(
 
 @pytest.mark.parametrize("leave_out", [False, True])
 def test_lists_of_a_file_are_merged_with_others(tmp_path: Path, leave_out: bool) -> None:
-    def assigned(rows: np.ndarray) -> Any:
-        writer = PartWriter(9, 10**6, tmp_path)
-        writer.add(rows % 7, CODES[rows], rows)
-        return writer.finish()[0]
+    def assigned(work: Unfinished, rows: np.ndarray) -> Any:
+        with work.growing("parts", work.folder / "parts") as growth:
+            writer = PartWriter(growth, 9, CODE, 10**6)
+            writer.add(rows % 7, CODES[rows], rows)
+            return writer.finish()[0]
 
     index = inverted(9, "codes")
     first, second = np.arange(200), np.arange(200, 300)
-    one = assigned(first)
-    frame = write_inverted(tmp_path / "one", index, [one], 900)
+    works = []
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        works.append(Unfinished(tmp_path / name, {}))
+    one = assigned(works[0], first)
+    frame, _ = write_inverted(works[0], tmp_path / "one", index, lambda: [one], 900)
     kept = first % 3 != 0 if leave_out else np.ones(200, bool)
     renumbered = np.where(kept, first, -1) if leave_out else None
     old = ListsOfFile(tmp_path / "one", frame.start, one.sizes, CODE, renumbered)
-    write_inverted(tmp_path / "two", index, [old, assigned(second)], 900)
+    two = assigned(works[1], second)
+    write_inverted(works[1], tmp_path / "two", index, lambda: [old, two], 900)
     found = faiss.read_index(str(tmp_path / "two"))
     held = np.concatenate([first[kept], second])
     assert found.ntotal == len(held)
@@ -129,7 +147,7 @@ def test_a_frame_is_all_but_the_vectors(tmp_path: Path, kind: str) -> None:
     index = flat_pq() if kind == "codes" else faiss.IndexFlat(D, faiss.METRIC_L2)
     stored = CODES if kind == "codes" else X.view(np.uint8)
     path = tmp_path / "index"
-    frame = write_flat(path, index, N, [stored])
+    frame = flat_file(path, index, [stored])
     sound = path.read_bytes()
     assert sound[frame.start : frame.start + frame.size] == stored.tobytes()
 
@@ -155,28 +173,24 @@ def test_a_frame_is_all_but_the_vectors(tmp_path: Path, kind: str) -> None:
 
 
 def test_a_build_in_many_parts_is_that_in_one(
-    compressed: Callable[..., Path], saved: Callable[..., Path], tmp_path: Path
+    compressed: Callable[..., Path],
+    saved: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from embedpress.index import build
-    from embedpress.index.build import build_index
-
     spilt: list[int] = []
+    finish = PartWriter.finish
 
-    class Counting(PartWriter):
-        def finish(self) -> Any:
-            parts = super().finish()
-            spilt.append(len(parts))
-            return parts
+    def counted(self: PartWriter) -> Any:
+        parts = finish(self)
+        spilt.append(len(parts))
+        return parts
 
-    before = build.PartWriter
-    build.PartWriter = Counting  # type: ignore[misc]
-    try:
-        for budget in ("1G", 40_000):
-            build_index(
-                compressed(), saved(), tmp_path / str(budget), factory="IVF12", memory_budget=budget
-            )
-    finally:
-        build.PartWriter = before  # type: ignore[misc]
+    monkeypatch.setattr(PartWriter, "finish", counted)
+    for budget in ("1G", 40_000):
+        build_index(
+            compressed(), saved(), tmp_path / str(budget), factory="IVF12", memory_budget=budget
+        )
     assert spilt[0] == 1 < spilt[1]
     one, many = (tmp_path / name / "index.faiss" for name in ("1G", "40000"))
     assert one.read_bytes() == many.read_bytes()

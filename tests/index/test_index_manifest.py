@@ -14,6 +14,7 @@ import pytest
 from embedpress.errors import FormatError
 from embedpress.index import search
 from embedpress.index.build import build_index
+from embedpress.index.change import delete_from_index
 from embedpress.index.manifest import file_name, read_index_manifest
 from embedpress.index.search import open_index
 from embedpress.info import describe
@@ -22,9 +23,15 @@ from embedpress.info import describe
 def as_version_1(folder: Path) -> None:
     """The manifest as the first format had it."""
     manifest = json.loads((folder / "manifest.json").read_text())
-    for name in ("generation", "deleted", "choice", "files", "frame"):
+    for name in ("generation", "deleted", "choice", "files", "frame", "job"):
         del manifest[name]
     (folder / "manifest.json").write_text(json.dumps({**manifest, "format_version": 1}))
+
+
+def as_version_2(folder: Path) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["job"]
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "format_version": 2}))
 
 
 @pytest.mark.parametrize("rerank", ["none", "int8"])
@@ -42,7 +49,7 @@ def test_an_index_of_the_first_format_opens(
         found = open_index(old, saved(), memory_map=mapped).search(queries, 7)
         assert np.array_equal(found.rows, open_index(folder, saved()).search(queries, 7).rows)
     now = read_index_manifest(folder)
-    assert read_index_manifest(old) == replace(now, format_version=1, choice={}, frame=None)
+    assert read_index_manifest(old) == replace(now, format_version=1, choice={}, frame=None, job="")
     assert describe(old)["bad_files"] == []
     # It says nothing of what FAISS parses: all of it is compared, mapped or not.
     data = bytearray((old / "index.faiss").read_bytes())
@@ -50,6 +57,20 @@ def test_an_index_of_the_first_format_opens(
     (old / "index.faiss").write_bytes(data)
     with pytest.raises(FormatError, match="was changed since it was built"):
         open_index(old, saved(), memory_map=True)
+
+
+def test_an_index_of_the_second_format_opens_and_is_changed(
+    built: Callable[..., Path], saved: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = built("codes", "IVF12")
+    old = Path(shutil.copytree(folder, tmp_path / "old"))
+    as_version_2(old)
+    now = read_index_manifest(folder)
+    assert read_index_manifest(old) == replace(now, format_version=2, job="")
+    delete_from_index(old, ids=["id 3"])
+    changed = read_index_manifest(old)
+    assert (changed.format_version, changed.generation, changed.job) == (3, 2, "")
+    assert len(open_index(old, saved())) == now.count - 1
 
 
 def test_names_of_files() -> None:
@@ -67,13 +88,13 @@ def test_an_index_that_changes_while_it_is_opened(
 ) -> None:
     out = tmp_path / "index"
     build_index(compressed(), saved(), out)
-    changes = iter([True, True])
+    changes = iter([1, 2])
     read = search.read_index_manifest
 
     def slow(folder: Path) -> search.IndexManifest:
         manifest = read(folder)
-        if next(changes, False):
-            build_index(compressed(), saved(), out)
+        if seed := next(changes, 0):
+            build_index(compressed(), saved(), out, seed=seed)
         return manifest
 
     monkeypatch.setattr(search, "read_index_manifest", slow)

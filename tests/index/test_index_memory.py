@@ -15,8 +15,10 @@ from pathlib import Path
 import faiss
 import numpy as np
 from embedpress.index.faiss_file import write_inverted
-from embedpress.index.lists import ListsOfFile, PartWriter, total_sizes
-from embedpress.index.rerank import RerankTier, RerankWriter
+from embedpress.index.lists import ListsOfFile
+from embedpress.index.parts import assigned_parts
+from embedpress.index.rerank import RerankTier, stored_form, write_tier
+from embedpress.index.unfinished import Unfinished
 
 def peak():
     return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
@@ -28,30 +30,37 @@ lists.add(np.zeros((n_lists, size), np.float32))
 index = faiss.IndexIVFPQ(lists, size, n_lists, size, 8)
 index.by_residual = False
 rng = np.random.default_rng(0)
+work = Unfinished(home, {})
 """
 INVERTED = """
 before = peak()
-writer = PartWriter(n_lists, budget, home)
-for low in range(0, rows, block):
-    codes = rng.integers(0, 256, (block, size), dtype=np.uint8)
-    writer.add(rng.integers(0, n_lists, block), codes, np.arange(low, low + block))
-parts = writer.finish()
-frame = write_inverted(home / "index", index, parts, budget)
-sizes = total_sizes(parts)
+def blocks(done):
+    for low in range(done, rows, block):
+        yield rng.integers(0, 256, (block, size), dtype=np.uint8)
+def parts():
+    assign = lambda codes: rng.integers(0, n_lists, len(codes))
+    return assigned_parts(
+        work, n_lists, size, blocks, assign, rows=rows, budget=budget
+    )
+frame, sizes = write_inverted(work, home / "index", index, parts, budget)
 kept = np.tile([False, True, True], rows // 3)
 keep = np.cumsum(kept)
 keep -= 1
 keep[~kept] = -1
 old = ListsOfFile(home / "index", frame.start, sizes, size, keep)
-write_inverted(home / "compacted", index, [old], budget)
+(home / "other").mkdir()
+other = Unfinished(home / "other", {})
+write_inverted(other, home / "compacted", index, lambda: [old], budget)
 written = (home / "compacted").stat().st_size + frame.size
 """
 TIER = """
 before = peak()
 paths = home / "rerank", home / "scales"
-with RerankWriter(*paths, "float32", rows // 10, 384) as writer:
+def blocks(done):
     for low in range(0, rows // 10, 5_000):
-        writer.write(rng.normal(size=(5_000, 384)).astype(np.float32))
+        yield stored_form(rng.normal(size=(5_000, 384)).astype(np.float32), "float32")
+with work.growing("rerank", *paths) as growth:
+    write_tier(growth, "float32", rows // 10, 384, blocks)
 tier = RerankTier(*paths, "float32", rows // 10, 384)
 queries = rng.normal(size=(500, 384)).astype(np.float32)
 tier.scores(queries, rng.integers(0, 1_000, (500, 200)), "ip")

@@ -9,9 +9,11 @@ from index_truth import assert_best
 from samples import curved, write_embeddings
 
 from embedpress.errors import FormatError, InputError, MismatchError, UsageError
+from embedpress.index import rerank
 from embedpress.index.build import build_index
-from embedpress.index.rerank import RerankTier, RerankWriter
+from embedpress.index.rerank import RerankTier, stored_form
 from embedpress.index.search import Hits, open_index
+from embedpress.index.unfinished import Unfinished
 from embedpress.onnx.compress import compress
 
 FILES = ("rerank.npy", "rerank_scales.npy")
@@ -30,9 +32,11 @@ def exact_scores(base: np.ndarray, queries: np.ndarray, metric: str) -> np.ndarr
 
 def write_tier(folder: Path, form: str, *blocks: np.ndarray) -> None:
     rows, dim = sum(map(len, blocks)), blocks[0].shape[1]
-    with RerankWriter(*(folder / name for name in FILES), form, rows, dim) as writer:
-        for block in blocks:
-            writer.write(block)
+    paths = [folder / name for name in FILES]
+    with Unfinished(folder, {}).growing("rerank", *paths) as growth:
+        rerank.write_tier(
+            growth, form, rows, dim, lambda done: (stored_form(block, form) for block in blocks)
+        )
 
 
 def open_tier(folder: Path, form: str, rows: int, dim: int) -> RerankTier:
