@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import signal
@@ -11,79 +10,29 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from faults import (
+    ENVIRONMENT,
+    KILLED,
+    MAIN,
+    Command,
+    content,
+    full,
+    killed_at_event,
+    killed_at_random,
+    small_disk_at,
+    spoil,
+)
 from samples import curved, write_embeddings
-from small_job import content
 
 from embedpress.engine.lock import folder_lock
 from embedpress.onnx.runtime import load
 from embedpress.vectors import open_vectors
 
-ROOT = Path(__file__).parents[2]
 ROWS, ROWS_PER_SHARD = 3000, 400
-full = pytest.mark.faults
-
-MAIN = "from embedpress.cli import main; main()"
-# Dies when files under a folder are touched for the n-th time: opened, renamed, removed, synced.
-KILLED = """
-import os, signal, sys
-left, folder = int(sys.argv.pop(1)), sys.argv.pop(1)
-def tick():
-    global left
-    left -= 1
-    if left < 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-def hook(name, args):
-    names = ("open", "os.rename", "os.remove", "os.mkdir")
-    if name in names and str(args[0]).startswith(folder):
-        tick()
-sync = os.fsync
-def fsync(descriptor):
-    tick()
-    tick()
-os.fsync = fsync
-sys.addaudithook(hook)
-"""
-
-
-@dataclass(frozen=True)
-class Command:
-    """`embedpress compress` of one input by one compressor, to any folder."""
-
-    source: Path
-    model: Path
-    whole: dict[str, bytes]
-
-    def line(self, out: Path, *options: str, code: str = MAIN) -> list[str]:
-        return [
-            sys.executable, "-c", code, *options, "compress", str(self.source), "-m",
-            str(self.model), "-o", str(out), "--rows-per-shard", str(ROWS_PER_SHARD),
-            "--num-threads", "1", "--json",
-        ]  # fmt: skip
-
-    def start(self, out: Path, *options: str, code: str = MAIN) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            self.line(out, *options, code=code), text=True, env=ENVIRONMENT,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
-
-    def run(self, out: Path, *options: str, code: str = MAIN) -> subprocess.CompletedProcess[str]:
-        process = self.start(out, *options, code=code)
-        out_text, error_text = process.communicate(timeout=120)
-        return subprocess.CompletedProcess("", process.returncode, out_text, error_text)
-
-    def finish(self, out: Path) -> None:
-        """Run it again, and look that nothing is lost, repeated or changed."""
-        done = self.run(out)
-        assert done.returncode == 0, done.stderr
-        assert content(out) == self.whole
-
-
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +42,10 @@ def command(saved: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
     metadata = {"label": [f"label {i % 7}" for i in range(ROWS)]}
     ids = [f"id{i}" for i in range(ROWS)]
     source = write_embeddings(work / "x", x, ids=ids, metadata=metadata, rows_per_shard=1100)
-    command = Command(source, saved(), {})
+    command = Command(
+        ["compress", str(source), "-m", str(saved()), "--rows-per-shard", str(ROWS_PER_SHARD),
+         "--num-threads", "1", "--json"]
+    )  # fmt: skip
     assert command.run(work / "whole").returncode == 0
     batch = open_vectors(work / "whole").read()
     assert batch.ids.to_pylist() == ids
@@ -101,27 +53,6 @@ def command(saved: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
     command.whole.update(content(work / "whole"))
     assert len(command.whole) == 1 + -(-ROWS // ROWS_PER_SHARD)
     return command
-
-
-def killed_at_random(
-    command: Command, folder: Path, seed: int, sent: signal.Signals = signal.SIGKILL
-) -> bool:
-    """Kill a run at a random instant of its life, and finish it; whether it was cut short."""
-    chance = random.Random(seed)
-    process = command.start(folder)
-    # The work begins when the folder is there: half of the instants are to lie in it.
-    deadline = time.monotonic() + (60 if chance.random() < 0.8 else chance.uniform(0, 0.5))
-    while not folder.exists() and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.002)
-    time.sleep(chance.uniform(0, 0.12))
-    process.send_signal(sent)
-    _, error = process.communicate(timeout=60)
-    cut_short = process.returncode != 0
-    if cut_short and sent == signal.SIGINT and folder.exists():
-        assert process.returncode in (130, -signal.SIGINT)
-        assert "Traceback" not in error
-    command.finish(folder)
-    return cut_short
 
 
 def test_killed_at_a_few_random_instants(command: Command, tmp_path: Path) -> None:
@@ -143,16 +74,6 @@ def test_stopped_by_ctrl_c(command: Command, tmp_path: Path) -> None:
         for seed in range(100, 108)
     ]
     assert any(cut)
-
-
-def killed_at_event(command: Command, folder: Path, event: int) -> bool:
-    done = command.run(folder, str(event), str(folder), code=KILLED + MAIN)
-    if done.returncode == 0:
-        assert content(folder) == command.whole
-        return False
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    command.finish(folder)
-    return True
 
 
 @pytest.mark.parametrize("event", [33])
@@ -177,18 +98,9 @@ def test_killed_again_and_again_until_it_is_done(command: Command, tmp_path: Pat
     out = tmp_path / "out"
     for _ in range(60):
         event = chance.randrange(4, 40)
-        if command.run(out, str(event), str(out), code=KILLED + MAIN).returncode == 0:
+        if command.run(out, str(event), str(out), code=KILLED).returncode == 0:
             break
     assert content(out) == command.whole
-
-
-def spoil(path: Path, chance: random.Random) -> None:
-    data = bytearray(path.read_bytes())
-    if chance.random() < 0.5:
-        data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
-    else:
-        del data[chance.randrange(len(data)) :]
-    path.write_bytes(data)
 
 
 @pytest.mark.parametrize(
@@ -217,27 +129,8 @@ def test_a_spoilt_shard_is_named_and_made_again_alone(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
-    """A file system in memory of so many KiB, to be made larger by asking again."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = False
-
-    def sized(kib: int) -> Path:
-        nonlocal mounted
-        how = f"remount,size={kib}k" if mounted else f"size={kib}k"
-        done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", how, "tmpfs", str(place)], capture_output=True
-        )
-        if done.returncode:
-            pytest.skip("mounting is not allowed here")
-        mounted = True
-        return place
-
-    if shutil.which("mount") is None:
-        pytest.skip("there is no mount here")
-    yield sized
-    if mounted:
-        subprocess.run(["umount", str(place)], check=True)
+    with small_disk_at(tmp_path / "disk") as sized:
+        yield sized
 
 
 @pytest.mark.parametrize(
