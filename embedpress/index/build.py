@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedpress.errors import MismatchError, UsageError
+from embedpress.evaluate.exact import without_own
 from embedpress.index.coarse import coarse_quantizer, train_centroids
 from embedpress.index.faiss_file import rewrite_head, write_flat, write_inverted
 from embedpress.index.folder import Change, Command, changing, check_free
@@ -26,7 +27,8 @@ from embedpress.index.tune import (
     AGREEMENT,
     DEPTH,
     MOST_QUERIES,
-    exhaustive_hits,
+    first_hits,
+    joined_hits,
     n_queries,
     tune_nprobe,
 )
@@ -49,6 +51,7 @@ Ints = NDArray[np.int64]
 
 BLOCK_ROWS = 65_536
 _SAMPLE_PER_LIST, _SAMPLE, _SMALL_SAMPLE = 64, 262_144, 4_096
+_SCAN_ROWS = 1 << 22
 
 
 def build_index(
@@ -274,8 +277,11 @@ class _Build:
                             file.write(batch.vectors[places - low])
                         low = high
                 growth.finish(low)
-        dtype = np.uint8 if self.compressed.kind == "codes" else np.float32
-        return [np.fromfile(path, dtype).reshape(-1, self.compressed.dim) for path in paths]
+        dtype, dim = "u1" if self.compressed.kind == "codes" else "f4", self.compressed.dim
+        return [
+            work.array(path.name, dtype, (len(c), dim))
+            for path, c in zip(paths, chosen, strict=True)
+        ]
 
     def _inverted(self, work: Unfinished, sample: NDArray[Any]) -> Any:
         scan, path = self.scan, work.place / "centroids"
@@ -285,7 +291,7 @@ class _Build:
                 centroids = train_centroids(latents, n_lists, scan.metric, seed=self.seed)
                 growth.files[0].write(centroids)
                 growth.finish(n_lists)
-        centroids = np.fromfile(path, np.float32).reshape(-1, scan.latent_dim)
+        centroids = work.array(path.name, "f4", (self.layout.n_lists, scan.latent_dim))
         quantizer = coarse_quantizer(centroids, self.layout, scan.metric, repeat=scan.stages)
         return scan.inverted(quantizer, self.layout.n_lists)
 
@@ -300,9 +306,10 @@ class _Build:
             budget=self.budget // 4,
         )
 
-    def _blocks(self, start: int = 0) -> Iterator[NDArray[np.uint8]]:
-        """The stored form of the rows from `start` on."""
-        for batch in self.compressed.iter_batches(self._block, start=start, columns=()):
+    def _blocks(self, start: int, stop: int | None = None) -> Iterator[NDArray[np.uint8]]:
+        """The stored form of the rows `start` to `stop`."""
+        batches = self.compressed.iter_batches(self._block, start=start, stop=stop, columns=())
+        for batch in batches:
             yield self.scan.stored(batch.vectors)
 
     def _told_blocks(self, start: int) -> Iterator[NDArray[np.uint8]]:
@@ -317,18 +324,34 @@ class _Build:
         """The lists to visit, as "nprobe", with the figures that it was chosen by."""
         if self.nprobe is not None:
             return {"nprobe": min(self.nprobe, self.layout.n_lists)}
-        if work.facts("tuned") is None:
+        tuned = dict(work.facts("tuned") or {})
+        if type(tuned.get("nprobe")) is not int:
             asked = self.queries
             if asked is None:
                 asked = self.scan.restored_queries(picked)
             else:
                 own = np.full(len(asked), -1)
-            truth = exhaustive_hits(self.scan.flat(), self._blocks(), asked, own, DEPTH)
+            truth = without_own(self._scanned(work, asked), own)
             index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
             nprobe, share = tune_nprobe(index, asked, own, truth)
             figures = {"queries": len(asked), "depth": DEPTH, "target": AGREEMENT}
-            work.note("tuned", nprobe=nprobe, **figures, agreement=round(share, 4))
-        return dict(work.facts("tuned") or {})
+            tuned = {"nprobe": nprobe, **figures, "agreement": round(share, 4)}
+            work.note("tuned", **tuned)
+        return tuned
+
+    def _scanned(self, work: Unfinished, asked: Floats) -> Ints:
+        """What a scan of all rows finds first, which is noted every so many rows."""
+        flat, count, shape = self.scan.flat(), self.compressed.count, (len(asked), DEPTH + 1)
+        path = work.place / "hits"
+        with work.growing("scan", path) as growth:
+            for low in range(growth.done, count, _SCAN_ROWS):
+                high = min(low + _SCAN_ROWS, count)
+                for part in first_hits(flat, self._blocks(low, high), asked, shape[1], low):
+                    growth.files[0].write(part)
+                growth.mark(high, last=high == count)
+        scored = np.dtype([("scores", np.float32, shape), ("rows", np.int64, shape)])
+        found = np.fromfile(path, scored)
+        return joined_hits(flat, ((one["scores"], one["rows"]) for one in found))
 
     def _estimates(self, nprobe: int) -> dict[str, Any]:
         size = self.scan.code_size

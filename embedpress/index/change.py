@@ -130,7 +130,7 @@ def add_to_index(
     )
     with changing(folder) as change, storage_errors(folder):
         if not change.begin(command):
-            return Changed(_old(change), **change.work.facts("counts") or {})
+            return _made_before(change)
         old = _stored(change)
         _check_same(folder, old.manifest, compressed, compressor, vectors)
         embeddings = given if old.manifest.rerank != "none" else None
@@ -233,7 +233,7 @@ def compact_index(index: str | Path, *, memory_budget: str | int = "2G") -> Chan
     budget = parse_size(memory_budget)
     with changing(folder) as change, storage_errors(folder):
         if not change.begin(Command("compact", {"memory_budget": budget}, {})):
-            return Changed(_old(change), **change.work.facts("counts") or {})
+            return _made_before(change)
         old = _stored(change)
         if not old.manifest.deleted:
             return Changed(old.manifest)
@@ -375,6 +375,13 @@ def _mark(change: Change, frame: Frame | None, deleted: Mask) -> IndexManifest:
         with atomic_path(change.path("deleted")) as path:
             write_deleted(path, deleted)
     return change.commit(rows=len(deleted), deleted=int(deleted.sum()), frame=frame)
+
+
+def _made_before(change: Change) -> Changed:
+    noted = change.work.facts("counts") or {}
+    names = ("added", "replaced", "skipped", "deleted")
+    counts = {name: noted[name] for name in names if type(noted.get(name)) is int}
+    return Changed(_old(change), **counts)
 
 
 def _old(change: Change) -> IndexManifest:

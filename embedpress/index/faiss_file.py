@@ -109,7 +109,7 @@ def write_inverted(
                 growth.reached(number)
             growth.finish(index.nlist)
     work.drop(PARTS)
-    sizes = np.fromfile(sizes_path, np.int64)
+    sizes = work.array(_SIZES, "i8", (index.nlist,))
     return rewrite_head(path, index, sizes), sizes
 
 

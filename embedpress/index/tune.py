@@ -50,18 +50,39 @@ def exhaustive_hits(
     ndarray of shape (n_queries, depth), int64
         Rows, -1 where there were fewer.
     """
-    heap = faiss.ResultHeap(
-        len(queries), depth + 1, keep_max=flat.metric_type == faiss.METRIC_INNER_PRODUCT
-    )
-    low = 0
+    return without_own(first_hits(flat, blocks, queries, depth + 1)[1], own)
+
+
+def first_hits(
+    flat: Any, blocks: Iterable[NDArray[np.uint8]], queries: Floats, depth: int, first_row: int = 0
+) -> tuple[Floats, Ints]:
+    """Scores and rows (n_queries, depth) of the first hits, the rows counted from `first_row`."""
+    heap = _heap(flat, len(queries), depth)
+    low = first_row
     for block in blocks:
         flat.add_sa_codes(block)
-        scores, rows = flat.search(queries, depth + 1)
+        scores, rows = flat.search(queries, depth)
         heap.add_result(scores, np.where(rows >= 0, rows + low, -1))
         flat.reset()
         low += len(block)
     heap.finalize()
-    return without_own(heap.I, own)
+    return heap.D, heap.I
+
+
+def joined_hits(flat: Any, hits: Iterable[tuple[Floats, Ints]]) -> Ints:
+    """The first of the hits of several scans, each (n_queries, depth)."""
+    parts = list(hits)
+    heap = _heap(flat, *parts[0][1].shape)
+    for scores, rows in parts:
+        heap.add_result(scores, rows)
+    heap.finalize()
+    found: Ints = heap.I
+    return found
+
+
+def _heap(flat: Any, n_queries: int, depth: int) -> Any:
+    largest = flat.metric_type == faiss.METRIC_INNER_PRODUCT
+    return faiss.ResultHeap(n_queries, depth, keep_max=largest)
 
 
 def tune_nprobe(

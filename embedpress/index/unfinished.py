@@ -10,6 +10,7 @@ power cut tore does not hold, and is made again.
 from __future__ import annotations
 
 import hashlib
+import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,8 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from embedpress.engine.hashed_file import HashedFile
 from embedpress.engine.journal import Journal
+from embedpress.errors import FormatError
 from embedpress.vectors.files import storage_errors
 
 UNFINISHED = ".unfinished"
@@ -115,6 +120,19 @@ class Unfinished:
             growth = Growth(self, stage, tuple(files), paths, held)
             growth.keep_sums()
             yield growth
+
+    def array(self, name: str, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
+        """A file in the place as an array.
+
+        Raises
+        ------
+        FormatError
+            It has another size.
+        """
+        values: NDArray[Any] = np.fromfile(self.place / name, dtype)
+        if values.size != math.prod(shape):
+            raise FormatError(f"{self.place} is not what was written: delete it and start again")
+        return values.reshape(shape)
 
     def drop(self, name: str) -> None:
         """Remove a file that is no longer needed from the place."""

@@ -112,6 +112,16 @@ def test_an_index_is_always_the_same_bytes(
     assert content(tmp_path / "one")["index.2.faiss"] == one["index.faiss"]
 
 
+def test_lists_to_visit_are_taken_as_given(
+    compressed: Callable[..., Path], saved: Callable[..., Path], tmp_path: Path
+) -> None:
+    for given, taken in ((3, 3), (99, 12)):
+        out = tmp_path / str(given)
+        manifest = build_index(compressed(), saved(), out, factory="IVF12", nprobe=given)
+        assert (manifest.nprobe, "agreement" in manifest.choice) == (taken, False)
+        assert open_index(out, saved()).search(curved(2), 3).rows.min() >= 0
+
+
 def test_lists_follow_the_seed(
     compressed: Callable[..., Path], saved: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -176,7 +186,7 @@ STEPS = [
     (build, "as_table", "Flat"),
     (build, "train_centroids", "IVF4"),
     (build, "assigned_parts", "IVF4"),
-    (build, "exhaustive_hits", "IVF4"),
+    (build, "first_hits", "IVF4"),
     (build, "write_tier", "IVF4"),
     (folder, "sha256_of", "IVF4"),
     (folder, "write_atomic", "Flat"),

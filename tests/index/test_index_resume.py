@@ -34,6 +34,7 @@ def built_at(
 ) -> Build:
     """Builds an index in many small steps."""
     monkeypatch.setattr(unfinished, "STEP", 1_500)
+    monkeypatch.setattr(build, "_SCAN_ROWS", 150)
 
     def run(out: Path, factory: str = "IVF12", **options: Any) -> Any:
         chosen = {"rerank": "int8", "vectors": embedded(), "num_threads": 1}
@@ -69,9 +70,10 @@ def stages(out: Path) -> dict[str, int]:
 def test_stages_of_a_build(built_at: Build, tmp_path: Path) -> None:
     stopped(built_at, tmp_path, "rerank", 9)
     found = stages(tmp_path)
-    assert list(found) == ["ids", "centroids", "parts", "index", "tuned", "rerank"]
+    assert list(found) == ["ids", "centroids", "parts", "index", "scan", "tuned", "rerank"]
     assert found["parts"] > 5
     assert found["index"] > 3
+    assert found["scan"] == 4
 
 
 def test_what_was_noted_is_not_done_again(
@@ -118,6 +120,7 @@ def test_what_was_noted_is_not_done_again(
         ("IVF12_HNSW8", "centroids", 1),
         ("IVF12_HNSW8", "parts", 3),
         ("IVF12_HNSW8", "index", 3),
+        ("IVF12_HNSW8", "scan", 2),
         ("IVF12_HNSW8", "rerank", 3),
     ],
 )
@@ -127,9 +130,7 @@ def test_what_is_spoilt_is_made_again(
     built_at(tmp_path / "whole", factory)
     chance = random.Random(stage)
     begun = tmp_path / "begun"
-    stopped(
-        built_at, begun, stage, 1 if stage in ("ids", "centroids", "tuned") else 3, factory=factory
-    )
+    stopped(built_at, begun, stage, times, factory=factory)
     files = [path for path in begun.rglob("*") if path.is_file() and path.name != JOURNAL]
     files = [path for path in files if path.stat().st_size]
     assert files
