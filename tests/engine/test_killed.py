@@ -43,7 +43,7 @@ def test_killed_again_and_again(tmp_path: Path, whole: dict[str, bytes]) -> None
     for trial in range(3):
         out = tmp_path / str(trial)
         for _ in range(100):
-            kill = kill_at(chance.randrange(30), out)
+            kill = kill_at(chance.randrange(60), out)
             if in_child(lambda out=out: run_job(make_job(out, shards=3)), kill) == 0:
                 break
         assert content(out) == whole

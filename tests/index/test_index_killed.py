@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import signal
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from engine.small_job import content, in_child, kill_at
 from index_truth import IDS
 from samples import curved, write_embeddings
 
+from embedpress.index import build, unfinished
 from embedpress.index.build import build_index
 from embedpress.index.change import add_to_index, compact_index, delete_from_index
 from embedpress.index.search import open_index
@@ -42,16 +44,18 @@ def more(saved: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.mark.parametrize("change", ["add", "delete", "compact", "build"])
-@pytest.mark.parametrize("stride", [5, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stride", [9, pytest.param(1, marks=pytest.mark.slow)])
 def test_killed_at_every_step(
     old: Path,
     more: Path,
     saved: Callable[..., Path],
     queries: np.ndarray,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     change: str,
     stride: int,
 ) -> None:
+    monkeypatch.setattr(unfinished, "STEP", 2_000)
     compressor = load(saved(), num_threads=1)
     options: dict[str, Any] = {"vectors": more / "x", "num_threads": 1}
     # One that is read in many parts.
@@ -100,6 +104,57 @@ def test_killed_at_every_step(
     assert committed
     assert content(out) == content(whole)
     assert step > 10
+
+
+@pytest.mark.parametrize("stride", [29, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_new_index_killed_at_every_step(
+    compressed: Callable[..., Path],
+    embedded: Callable[..., Path],
+    saved: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stride: int,
+) -> None:
+    monkeypatch.setattr(unfinished, "STEP", 4_000)
+    monkeypatch.setattr(build, "_SCAN_ROWS", 300)
+
+    def body(out: Path) -> None:
+        build_index(
+            compressed(), saved(), out, factory="IVF4", rerank="int8", vectors=embedded(),
+            memory_budget=60_000, num_threads=1,
+        )  # fmt: skip
+
+    whole, step = tmp_path / "whole", 0
+    body(whole)
+    while in_child(lambda out=(out := tmp_path / str(step)): body(out), kill_at(step, out)):
+        body(out)
+        assert content(out) == content(whole), f"killed at step {step}"
+        shutil.rmtree(out)
+        step += stride
+    assert content(out) == content(whole)
+    assert step > 60
+
+
+def test_a_new_index_killed_again_and_again(
+    compressed: Callable[..., Path],
+    saved: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(unfinished, "STEP", 4_000)
+
+    def body(out: Path) -> None:
+        build_index(compressed(), saved(), out, factory="IVF4", memory_budget=60_000, num_threads=1)
+
+    body(tmp_path / "whole")
+    chance, out = random.Random(0), tmp_path / "out"
+    killed = 0
+    # Fewer steps than the whole takes: it gets to its end only by what was kept.
+    while in_child(lambda: body(out), kill_at(chance.randrange(25, 60), out)):
+        killed += 1
+        assert killed < 100
+    assert killed > 2
+    assert content(out) == content(tmp_path / "whole")
 
 
 def test_searches_during_changes_see_one_index_or_another(
