@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 
-.PHONY: help demo test test-all test-faults lint docs bench clean
+.PHONY: help demo test test-all test-faults test-fuzz lint docs bench clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -31,6 +31,9 @@ test-all: $(VENV)/installed ## All tests, the slow ones too
 
 test-faults: $(VENV)/installed ## Jobs killed, damaged and out of disk, the long form
 	@$(BIN)/python -m pytest -m faults -q
+
+test-fuzz: $(VENV)/installed ## Damaged indexes and graphs by the thousand, a quarter of an hour
+	@$(BIN)/python -m pytest tests/doors/test_door_fuzz.py -m slow -q
 
 lint: $(VENV)/installed ## Style and types
 	@$(BIN)/ruff check .

@@ -80,10 +80,16 @@ def open_arrow(files: Sequence[Path], column: str | None, name: Path) -> ArrowSo
     first = next(part.path for part in parts if part.rows)
     with reading_arrow(first) as (schema, batches):
         found = vector_column(schema, column, name)
-        selected = (batch.select([found]) for batch in batches)
-        dim = column_dim(schema, found, selected, name)
+        dim = column_dim(schema, found, _firsts(batches, found), name)
     kind = "codes" if holds_codes(schema, found) else "embeddings"
     return ArrowSource(parts, schema, found, kind, dim)
+
+
+def _firsts(batches: Iterator[pa.RecordBatch], column: str) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        first = batch.select([column]).slice(0, 1)
+        first.validate(full=True)  # pyarrow ends the process over an offset beyond the end
+        yield first
 
 
 def saved_files(folder: Path) -> list[Path] | None:

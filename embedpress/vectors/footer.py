@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import itertools
 import mmap
+from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,10 +24,15 @@ from embedpress.vectors import growth
 from embedpress.vectors.files import storage_errors
 from embedpress.vectors.growth import Growth, check_rows, check_texts
 from embedpress.vectors.pages import Pages, walk_pages
+from embedpress.vectors.thrift import read_items
 
 _BUFFER = 2**20
 _FOOTER = 2**21
-"""Bytes of any footer, or else a tenth of the file; it takes some hundred times as much memory."""
+"""Bytes of any footer, or else a fiftieth of the file; it takes hundreds of times the memory."""
+_TAIL = 8
+_GROUPS, _COLUMNS, _ABOUT, _ENCRYPTED = 4, 1, 3, {8, 9}
+_VALUES, _SIZE, _PAGES, _DICTIONARY = 5, 7, 9, 11
+"""Where these stand in a footer, a row group, a column, and what is told about it."""
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
 
 
@@ -47,6 +53,7 @@ class ParquetDoor:
     ) -> None:
         self.path, self.schema = path, schema
         self._data, self._metadata = data, metadata
+        self._chunks = array("q")
         self.group_rows = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
         self.count = sum(self.group_rows)
         if min(self.group_rows, default=0) < 0 or self.count != metadata.num_rows:
@@ -100,24 +107,30 @@ class ParquetDoor:
 
     def _leaves(self, groups: Sequence[int], names: Sequence[str]) -> list[_Leaf]:
         """Columns below those named, none of which grows as no vectors do."""
-        found: dict[int, _Leaf] = {}
-        for group in groups:
-            rows = self._metadata.row_group(group)
-            for place in range(rows.num_columns):
-                column, schema = rows.column(place), self._metadata.schema.column(place)
-                path = column.path_in_schema
-                if any(path == name or path.startswith(f"{name}.") for name in names):
-                    leaf = _Leaf.of(column, schema, rows.num_rows, self._data)
-                    if leaf.grows_too_far():
-                        raise FormatError(
-                            f"{self.path}: column {path[:80]!r} would grow from {leaf.packed} to"
-                            f" {leaf.size} bytes, as no vectors do"
-                        )
-                    if place in found:
-                        found[place].extend(leaf)
-                    else:
-                        found[place] = leaf
-        return list(found.values())
+        width = self._metadata.num_columns
+        self._chunks = self._chunks or _chunks(self._data, width)
+        found: list[_Leaf] = []
+        for place in range(width):
+            schema = self._metadata.schema.column(place)
+            path = schema.path
+            if not any(path == name or path.startswith(f"{name}.") for name in names):
+                continue
+            whole: _Leaf | None = None
+            for group in groups:
+                at = 3 * (group * width + place)
+                chunk = _Chunk(*self._chunks[at : at + 3])
+                leaf = _Leaf.of(chunk, schema, self.group_rows[group], self._data)
+                if leaf.grows_too_far():
+                    raise FormatError(
+                        f"{self.path}: column {path[:80]!r} would grow from {leaf.packed} to"
+                        f" {leaf.size} bytes, as no vectors do"
+                    )
+                if whole is None:
+                    whole = leaf
+                else:
+                    whole.extend(leaf)
+            found += [whole] if whole else []
+        return found
 
     def _batch_rows(self, rows: int, leaves: Sequence[_Leaf]) -> int:
         """Rows of a batch, `rows` at most, that cannot outgrow the memory, whatever they hold."""
@@ -153,18 +166,16 @@ class _Leaf:
     """What no text is longer than."""
 
     @staticmethod
-    def of(column: Any, schema: Any, rows: int, data: mmap.mmap) -> _Leaf:
-        starts = (column.dictionary_page_offset or 0, column.data_page_offset)
-        start = min(place for place in starts if place > 0 or place == starts[-1])
-        count, in_lists = column.num_values, schema.max_repetition_level > 0
+    def of(chunk: _Chunk, schema: Any, rows: int, data: mmap.mmap) -> _Leaf:
+        in_lists, count = schema.max_repetition_level > 0, chunk.values
         if count < rows if in_lists else count != rows:
             raise ValueError(f"{count} values of a column are not those of {rows} rows")
-        kind = column.physical_type
-        pages = walk_pages(data, start, column.total_compressed_size, count)
+        kind = schema.physical_type
+        pages = walk_pages(data, chunk.start, chunk.size, count)
         return _Leaf(
-            column.path_in_schema,
+            schema.path,
             pages,
-            column.total_compressed_size,
+            chunk.size,
             count,
             rows,
             schema.length if kind == "FIXED_LEN_BYTE_ARRAY" else _WIDTHS.get(kind, 0),
@@ -207,6 +218,34 @@ class _Leaf:
         return self.is_text and values * self.pages.dictionary > growth.MOST_BYTES
 
 
+class _Chunk(NamedTuple):
+    """Where the pages of a column in a row group start, their bytes, and their values."""
+
+    start: int
+    size: int
+    values: int
+
+
+def _chunks(data: mmap.mmap, width: int) -> array[int]:
+    """A :class:`_Chunk` for each of `width` columns of each row group, as the footer has them.
+
+    pyarrow ends the process over some of what a column can say of itself here.
+    """
+    end = len(data) - _TAIL
+    found = array("q")
+    for group in read_items(data, end - int.from_bytes(data[-8:-4], "little"), end, _GROUPS):
+        if len(group[_COLUMNS]) != width:
+            raise ValueError(f"a row group has {len(group[_COLUMNS])} columns, not {width}")
+        for column in group[_COLUMNS]:
+            if column.keys() & _ENCRYPTED:
+                raise ValueError("a column is encrypted")
+            about = column[_ABOUT]
+            pages, named = about[_PAGES], about.get(_DICTIONARY, 0)
+            start = named if 0 < named < pages else pages
+            found.extend((start, about[_SIZE], about[_VALUES]))
+    return found
+
+
 @contextmanager
 def open_door(path: Path) -> Iterator[ParquetDoor]:
     """Open a Parquet file that nobody vouches for.
@@ -225,7 +264,7 @@ def open_door(path: Path) -> Iterator[ParquetDoor]:
             mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
         ):
             size = int.from_bytes(data[-8:-4], "little")
-            if data[-4:] == b"PAR1" and size > max(_FOOTER, len(data) // 10):
+            if data[-4:] == b"PAR1" and size > max(_FOOTER, len(data) // 50):
                 raise FormatError(f"{path}: its footer of {size} bytes is larger than any")
             metadata = pq.read_metadata(path)
             yield ParquetDoor(path, data, metadata, metadata.schema.to_arrow_schema())

@@ -1,7 +1,7 @@
 """Pages of a Parquet column: their headers, walked through before anything is unpacked.
 
 The footer says how large a column is, and nothing makes it tell the truth; a page is unpacked by
-what its own header says. Headers are structs of Thrift's compact protocol.
+what its own header says.
 """
 
 from __future__ import annotations
@@ -9,24 +9,17 @@ from __future__ import annotations
 import mmap
 from array import array
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from embedpress.vectors.varint import varint
+from embedpress.vectors.thrift import Fields, read_struct
 
 _DATA, _DATA_V2 = 0, 3
 _HEADERS = {_DATA: 5, _DATA_V2: 8}
 """Where in a page's header that of its kind stands."""
 _ENCODING = {_DATA: 2, _DATA_V2: 4}
 _DELTA_BYTE_ARRAY = 7
-_FIXED = {3: 1, 7: 8}
-_INTEGERS = (4, 5, 6)
-_BYTES, _STRUCT = 8, 12
-_DEEPEST = 4
 _MOST_EMPTY = 100
-
-Fields = dict[int, Any]
 
 
 @dataclass
@@ -87,7 +80,7 @@ def walk_pages(data: mmap.mmap, start: int, size: int, count: int) -> Pages:
     seen = dictionary = empty = 0
     shared = False
     while seen < count:
-        fields, at = _struct(data, at, end)
+        fields, at = read_struct(data, at, end)
         kind, unpacked, packed = (_size_in(fields, number) for number in (1, 2, 3))
         inner = fields.get(_HEADERS.get(kind, -1))
         n = _size_in(inner, 1) if isinstance(inner, dict) else 0
@@ -115,31 +108,3 @@ def _size_in(fields: Fields, number: int) -> int:
     if not isinstance(value, int) or not 0 <= value < 2**31:
         raise ValueError("a page's header cannot be so")
     return value
-
-
-def _struct(data: mmap.mmap, at: int, end: int, depth: int = 0) -> tuple[Fields, int]:
-    """A struct's integers and structs by their numbers; other fields are passed over."""
-    fields: Fields = {}
-    number = 0
-    while True:
-        if at >= end or depth > _DEEPEST:
-            raise ValueError("a page's header does not end")
-        head, at = data[at], at + 1
-        if head == 0:
-            return fields, at
-        kind, step = head & 15, head >> 4
-        if step == 0:  # a number of its own, which no header needs: it could come twice
-            raise ValueError("a page's header cannot be so")
-        number += step
-        if kind in _INTEGERS:
-            value, at = varint(data, at, end)
-            fields[number] = (value >> 1) ^ -(value & 1)
-        elif kind == _BYTES:
-            size, at = varint(data, at, end)
-            at += size
-        elif kind == _STRUCT:
-            fields[number], at = _struct(data, at, end, depth + 1)
-        elif kind in _FIXED:
-            at += _FIXED[kind]
-        elif kind not in (1, 2):  # true and false, without more bytes
-            raise ValueError("a page's header cannot be so")
