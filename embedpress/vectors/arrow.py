@@ -14,7 +14,7 @@ from embedpress.errors import EmbedpressError, FormatError, InputError, UsageErr
 from embedpress.vectors.column import column_dim, holds_codes, vector_column
 from embedpress.vectors.document import read_json
 from embedpress.vectors.files import check_own, storage_errors
-from embedpress.vectors.growth import Growth, check_rows
+from embedpress.vectors.growth import Growth, check_names, check_rows
 from embedpress.vectors.messages import checked_messages
 from embedpress.vectors.source import let_go
 from embedpress.vectors.table import Part, TableSource
@@ -157,6 +157,7 @@ def reading_arrow(path: Path) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBat
         if not whole:
             raise FormatError(f"{path} is no Arrow file, or it is truncated")
         reader = pa.ipc.open_stream(data)
+        check_names(reader.schema)
         yield reader.schema, _mapped(reader, mapped, data)
     except EmbedpressError:
         raise

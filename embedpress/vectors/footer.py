@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from embedpress.errors import EmbedpressError, FormatError, one_line
 from embedpress.vectors import growth
 from embedpress.vectors.files import storage_errors
-from embedpress.vectors.growth import Growth, check_rows, check_texts
+from embedpress.vectors.growth import Growth, check_names, check_rows, check_texts
 from embedpress.vectors.pages import Pages, walk_pages
 from embedpress.vectors.thrift import read_items
 
@@ -59,6 +59,7 @@ class ParquetDoor:
         if min(self.group_rows, default=0) < 0 or self.count != metadata.num_rows:
             raise FormatError(f"{path}: its row groups do not add up to {metadata.num_rows} rows")
         check_rows(path, self.count, len(data))
+        check_names(schema)
 
     def batches(
         self, rows: int, columns: Sequence[str] | None = None, groups: Sequence[int] | None = None

@@ -36,6 +36,25 @@ def check_rows(path: Path, rows: int, size: int) -> None:
         raise FormatError(f"{path}: {rows} rows in {size} bytes, as no vectors are")
 
 
+def check_names(kind: pa.DataType | pa.Schema) -> None:
+    """Raise `UnicodeDecodeError` where a column, or a field within one, has a name that is no text.
+
+    pyarrow decodes names when it is asked for them, which is late for those within.
+    """
+    types = pa.types
+    if isinstance(kind, pa.Schema) or types.is_struct(kind):
+        fields = list(kind)
+    elif types.is_map(kind):
+        fields = [kind.key_field, kind.item_field]
+    elif types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        fields = [kind.value_field]
+    else:
+        fields = []
+    for field in fields:
+        field.name.encode()
+        check_names(field.type)
+
+
 class Growth:
     """What the batches of a file take so far, looked at one by one.
 

@@ -151,6 +151,19 @@ def test_days_that_no_calendar_has(tmp_path: Path) -> None:
             read(tmp_path / "x.arrow")
 
 
+@pytest.mark.parametrize("form", ["struct", "list", "map"])
+def test_names_within_that_are_no_text(tmp_path: Path, form: str) -> None:
+    inner: Any = pa.array([{"inner": 1}] * 3)
+    if form == "list":
+        inner = pa.ListArray.from_arrays([0, 1, 2, 3], inner)
+    elif form == "map":
+        inner = pa.MapArray.from_arrays([0, 1, 2, 3], ["a", "b", "c"], inner)
+    path = write(tmp_path / "x.arrow", pa.table({"vector": vectors(3), "x": inner}))
+    path.write_bytes(path.read_bytes().replace(b"inner", b"\xe2nner"))
+    with pytest.raises(FormatError, match="codec can't decode byte 0xe2"):
+        open_vectors(path)
+
+
 def test_more_rows_than_bytes(tmp_path: Path) -> None:
     path = tmp_path / "x.arrow"
     rows = pa.table({"nothing": pa.nulls(10**9)})
