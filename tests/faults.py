@@ -80,7 +80,7 @@ class Command:
             shutil.copytree(self.before, out)
         return subprocess.Popen(
             self.line(out, *options, code=code), text=True, env=ENVIRONMENT,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=_heed_ctrl_c,
         )  # fmt: skip
 
     def run(self, out: Path, *options: str, code: str = "") -> subprocess.CompletedProcess[str]:
@@ -94,6 +94,11 @@ class Command:
         done = self.run(out)
         assert done.returncode == 0, done.stderr
         assert content(out) == self.whole
+
+
+def _heed_ctrl_c() -> None:
+    # A shell that runs the tests in the background has its children ignore it.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def killed_at_random(

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from engine.small_job import content, in_child, kill_at
+from faults import full
 from index_truth import IDS
 from samples import curved, write_embeddings
 
@@ -44,7 +45,7 @@ def more(saved: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.mark.parametrize("change", ["add", "delete", "compact", "build"])
-@pytest.mark.parametrize("stride", [9, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stride", [9, pytest.param(1, marks=[full, pytest.mark.timeout(1200)])])
 def test_killed_at_every_step(
     old: Path,
     more: Path,
@@ -106,7 +107,7 @@ def test_killed_at_every_step(
     assert step > 10
 
 
-@pytest.mark.parametrize("stride", [29, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stride", [29, pytest.param(1, marks=[full, pytest.mark.timeout(1200)])])
 def test_a_new_index_killed_at_every_step(
     compressed: Callable[..., Path],
     embedded: Callable[..., Path],
