@@ -88,7 +88,7 @@ def _each_with_each() -> Iterator[Any]:
             yield pytest.param(verb, name, marks=slow)
 
 
-@pytest.mark.parametrize(("verb", "name"), _each_with_each())
+@pytest.mark.parametrize(("verb", "name"), list(_each_with_each()))
 def test_vectors(cli: Cli, home: Path, tmp_path: Path, verb: str, name: str) -> None:
     bad = VECTORS[name](tmp_path)
     before = contents(home)
