@@ -29,6 +29,10 @@ class TowerBuilder:
     def latents(self, train: Floats, n_components: int, nested_sizes: Sequence[int]) -> Tower:
         """A tower that is PCA of vectors `train` (n, d) at unit scale."""
         axes, mean, _ = principal_axes(train, n_components)
+        if self.metric != "l2":
+            # The order of inner products is the same without centring, and directions of latents
+            # are then those of the embeddings, which spherical k-means divides.
+            mean = mean - axes.T @ (axes @ mean)
         return self._tower(axes, mean, None, nested_sizes)
 
     def codes(self, train: Floats, code_size: int, groups: int) -> Tower:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +17,17 @@ from embedpress.autoencoder.augment import corrupted, mixed
 from embedpress.autoencoder.losses import neighbor_distillation, reconstruction, similarity
 from embedpress.autoencoder.neighbors import Batch, Neighborhoods
 from embedpress.autoencoder.network import Tower
+from embedpress.autoencoder.polish import polish_groups, polish_losses
 from embedpress.autoencoder.record import Record, judged_figure, lost_recall
 from embedpress.autoencoder.tensorboard import TowerLog
 from embedpress.autoencoder.validation import Validation
 
 PASSES, FEWEST_STEPS = 40, 600
 """Of a training whose epochs were not given."""
+POLISHED = 8
+"""One step of polishing for so many of training ..."""
+POLISHED_SHARE = 0.25
+"""... or this share of a time budget, since such a step takes longer."""
 DECODER_STRIDE = 4
 """One document in so many trains the decoder's network ..."""
 FULLY_READ = 256
@@ -89,11 +94,8 @@ def train_tower(
     """
     rng = np.random.default_rng(options.seed)
     torch.manual_seed(options.seed)
-    vectors = torch.from_numpy(neighborhoods.vectors)
-    queries = None if neighborhoods.queries is None else torch.from_numpy(neighborhoods.queries)
-    optimizer = _optimizer(tower, options)
-    rates = [group["lr"] for group in optimizer.param_groups]
-    total = planned_steps(options.epochs, neighborhoods.steps_per_epoch)
+    phases = _phases(tower, neighborhoods, validation, options, rng, device)
+    total = sum(phase.steps for phase in phases)
     every = max(1, min(total // 10, 250))
     history: list[Record] = []
     best = _Best(options, tower)
@@ -112,40 +114,102 @@ def train_tower(
         return best.update(record, tower)
 
     evaluate()
-    for batch in neighborhoods.batches(rng):
-        if total == 0:
-            break
-        elapsed = time.monotonic() - started
-        spent = elapsed / options.time_budget if options.time_budget else 0.0
-        done = max(step / total, spent)
-        if done >= 1:
-            break
-        for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate * _schedule(step, done)
-        tower.train()
-        asking = queries if batch.asked and queries is not None else vectors
-        parts = _losses(tower, vectors, asking, batch, options, device)
-        optimizer.zero_grad(set_to_none=True)
-        parts["loss"].backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        found = {name: float(value.detach()) for name, value in parts.items()}
-        for name, value in found.items():
-            sums[name] = sums.get(name, 0.0) + value
-        step, counted = step + 1, counted + 1
-        if log is not None:
-            log.step(step, found, optimizer.param_groups[0]["lr"])
-        if on_step is not None:
-            on_step(int(max(step / total, spent) * total), total)
-        if step % every == 0:
-            stop = evaluate()
-            sums, counted = {}, 0
-            if stop:
+    before = 0
+    for phase in phases:
+        optimizer = torch.optim.AdamW(phase.groups, betas=(0.9, 0.98), weight_decay=0.0)
+        rates = [group["lr"] for group in optimizer.param_groups]
+        began, phase_step = time.monotonic(), 0
+        while True:
+            spent = (time.monotonic() - began) / phase.seconds
+            done = max(phase_step / max(phase.steps, 1), spent)
+            if done >= 1 or not phase.steps:
                 break
-    if counted:
-        evaluate()
-    best.restore(tower)
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * _schedule(phase_step, done)
+            parts = next(phase.losses)
+            optimizer.zero_grad(set_to_none=True)
+            parts["loss"].backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            found = {name: float(value.detach()) for name, value in parts.items()}
+            for name, value in found.items():
+                sums[name] = sums.get(name, 0.0) + value
+            step, phase_step, counted = step + 1, phase_step + 1, counted + 1
+            if log is not None:
+                log.step(step, found, optimizer.param_groups[0]["lr"])
+            if on_step is not None:
+                reached = max(phase_step / phase.steps, spent)
+                on_step(int(before + min(reached, 1) * phase.steps), total)
+            if step % every == 0:
+                stop = evaluate()
+                sums, counted = {}, 0
+                if stop:
+                    break
+        if counted:
+            evaluate()
+            sums, counted = {}, 0
+        # The next phase goes on from the best weights, and this is what is left in the end.
+        best.restore(tower)
+        before += phase.steps
     tower.eval()
     return history
+
+
+@dataclass(frozen=True)
+class _Phase:
+    """Steps of one kind of loss, their parameters at their rates, the seconds they may take."""
+
+    losses: Iterator[dict[str, Tensor]]
+    groups: list[dict[str, Any]]
+    steps: int
+    seconds: float
+
+
+def _phases(
+    tower: Tower,
+    neighborhoods: Neighborhoods,
+    validation: Validation | None,
+    options: TrainerOptions,
+    rng: np.random.Generator,
+    device: torch.device,
+) -> list[_Phase]:
+    """Training; for codes polishing too, where held-out recall can tell whether it is a gain."""
+    steps = planned_steps(options.epochs, neighborhoods.steps_per_epoch)
+    budget = options.time_budget or math.inf
+    training = _training_losses(tower, neighborhoods, options, rng, device)
+    groups = _groups(tower, options)
+    if tower.quantizer is None or validation is None or options.monitor != "recall":
+        return [_Phase(training, groups, steps, budget)]
+    polishing = polish_losses(
+        tower,
+        tower.quantizer,
+        neighborhoods,
+        rng,
+        temperature=options.temperature,
+        noise=options.noise,
+        mask=options.mask,
+        reconstruction_weight=options.reconstruction_weight,
+        device=device,
+    )
+    polished = polish_groups(tower, tower.quantizer, options.learning_rate)
+    return [
+        _Phase(training, groups, steps, (1 - POLISHED_SHARE) * budget),
+        _Phase(polishing, polished, steps // POLISHED, POLISHED_SHARE * budget),
+    ]
+
+
+def _training_losses(
+    tower: Tower,
+    neighborhoods: Neighborhoods,
+    options: TrainerOptions,
+    rng: np.random.Generator,
+    device: torch.device,
+) -> Iterator[dict[str, Tensor]]:
+    vectors = torch.from_numpy(neighborhoods.vectors)
+    queries = None if neighborhoods.queries is None else torch.from_numpy(neighborhoods.queries)
+    for batch in neighborhoods.batches(rng):
+        asking = queries if batch.asked and queries is not None else vectors
+        tower.train()
+        yield _losses(tower, vectors, asking, batch, options, device)
 
 
 def _losses(
@@ -187,7 +251,7 @@ def _losses(
     return {"loss": loss, "distillation": distillation, "reconstruction": error}
 
 
-def _optimizer(tower: Tower, options: TrainerOptions) -> torch.optim.Optimizer:
+def _groups(tower: Tower, options: TrainerOptions) -> list[dict[str, Any]]:
     # The linear parts start at an optimum, the residual parts at nothing: unlike rates.
     residual: list[Tensor] = []
     linear: list[Tensor] = []
@@ -206,7 +270,7 @@ def _optimizer(tower: Tower, options: TrainerOptions) -> torch.optim.Optimizer:
     ]
     if tower.quantizer is not None:
         groups.append({"params": [tower.quantizer.codebooks], "lr": rate, "weight_decay": 0.0})
-    return torch.optim.AdamW([g for g in groups if g["params"]], betas=(0.9, 0.98))
+    return [group for group in groups if group["params"]]
 
 
 def _schedule(step: int, done: float) -> float:
@@ -246,6 +310,7 @@ class _Best:
 
     def restore(self, tower: Tower) -> None:
         """Leave the tower with the weights to keep; the last ones where nothing was measured."""
+        self.waited = 0
         if self.start is not None and lost_recall(self.best or self.last, self.start):
             tower.load_state_dict(self.first_weights)
         elif self.best is not None:
