@@ -54,6 +54,9 @@ def fit_command(
     mixup: Annotated[
         float, typer.Option(help="Augmentation: step towards a neighbour; 0 for none.")
     ] = 0.2,
+    reconstruction_weight: Annotated[
+        float, typer.Option(help="Of restoring embeddings; 6 keeps classes for clustering.")
+    ] = 0.5,
     weight_decay: Annotated[float, typer.Option(help="Of AdamW.")] = 0.0,
     epochs: Annotated[
         int | None, typer.Option(help="Passes over the vectors; 40 and 600 steps by default.")
@@ -98,6 +101,7 @@ def fit_command(
         noise=noise,
         mask=mask,
         mixup=mixup,
+        reconstruction_weight=reconstruction_weight,
         weight_decay=weight_decay,
         epochs=epochs,
         time_budget=time_budget,

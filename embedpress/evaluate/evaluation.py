@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,13 @@ import numpy as np
 from embedpress.errors import InputError
 from embedpress.evaluate.channel import channel_recall, fit_channel
 from embedpress.evaluate.exact import Floats, true_neighbors, unit_rows
-from embedpress.evaluate.forms import Compressor, in_blocks, search_codes, search_latents
+from embedpress.evaluate.forms import (
+    Compressor,
+    NestsLatents,
+    in_blocks,
+    search_codes,
+    search_latents,
+)
 from embedpress.evaluate.index_loss import IndexSearch, index_loss
 from embedpress.evaluate.metrics import Judgements, candidate_recall, mean_with_ci, recall_at_k
 from embedpress.evaluate.neighbourhood import SAMPLE_ROWS as COMPARED_ROWS
@@ -128,10 +135,17 @@ def evaluate(
         latents, seconds = _timed(compressor.transform, b)
         size = 4 * compressor.n_components
         forms["latents"] = _form(task, compressor, "latents", latents, size, seconds)
+        nested = compressor.latent_sizes[:-1] if isinstance(compressor, NestsLatents) else ()
+        for n in reversed(nested):
+            beginning = np.ascontiguousarray(latents[:, :n])
+            form = _form(task, compressor, "latents", beginning, 4 * n, seconds)
+            row = replace(form.row, name=f"latents, first {n}")
+            forms[row.name] = replace(form, row=row)
     if not forms:
         raise InputError("the compressor has neither codes nor latents: fit it with one of them")
 
     main = "codes" if "codes" in forms else "latents"
+    whole = [forms[kind] for kind in ("codes", "latents") if kind in forms]
     original = RecallRow("embeddings", "original", 4 * compressor.dim, 1.0, 1.0, 1.0)
     rows = [original, *(form.row for form in forms.values())]
     sizes = _curve_sizes(forms[main].row.bytes, original.bytes)
@@ -169,7 +183,7 @@ def evaluate(
         depths=[one for search in searches for one in task.at_depths(*search)],
         curve=curve,
         index=loss,
-        rerank=[point for form in forms.values() for point in _rerank(task, form)],
+        rerank=[point for form in whole for point in _rerank(task, form)],
         reconstruction=_reconstructions(compressor, q),
         neighbourhoods=_neighbourhoods(task, compressor),
         latents=latent_space(latents[:SAMPLE_ROWS]) if latents is not None else None,

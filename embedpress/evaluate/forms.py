@@ -56,6 +56,19 @@ class Compressor(Protocol):
 
 
 @runtime_checkable
+class NestsLatents(Protocol):
+    """A compressor that knows beginnings of a latent which are latents too.
+
+    Attributes
+    ----------
+    latent_sizes : tuple of int
+        The whole size, and before it those that are nested in it.
+    """
+
+    latent_sizes: tuple[int, ...]
+
+
+@runtime_checkable
 class ReconstructsCodes(Protocol):
     """A compressor whose codes are no product quantizer's: it says itself what they stand for."""
 
@@ -79,11 +92,14 @@ def search_latents(
 ) -> Ids:
     """Nearest latents of query embeddings by brute force, -1 where there are fewer than `k`.
 
-    Query latents are scored by inner product, or by Euclidean distance for the metric "l2".
+    Latents may be cut to a nested size; query latents are then cut alike. They are scored by inner
+    product, or by Euclidean distance for the metric "l2".
     """
     q = in_blocks(compressor.transform_queries, queries)
-    if q.shape[1] != latents.shape[1]:
+    sizes = compressor.latent_sizes if isinstance(compressor, NestsLatents) else (q.shape[1],)
+    if latents.shape[1] not in sizes:
         raise InputError(f"query latents are {q.shape[1]} wide and latents {latents.shape[1]}")
+    q = np.ascontiguousarray(q[:, : latents.shape[1]])
     l2 = compressor.metric == "l2"
     return nearest_in_blocks(q, [latents], k, l2=l2, num_threads=num_threads)[0]
 

@@ -33,12 +33,15 @@ def rate_recall(evaluation: Evaluation) -> bytes | None:
     sizes |= {row.bytes for row in evaluation.recall if row.kind != "original"}
     peers = sorted((r for r in evaluation.recall if r.kind == "peer"), key=lambda r: r.recall)
     for form, color in FORM_COLORS.items():
-        row = evaluation.row(form)
-        if row is not None:
+        rows = [row for row in evaluation.recall if row.kind == form]
+        if rows:
             axes.errorbar(
-                [row.bytes],
-                [row.recall],
-                [[max(0.0, row.recall - row.low)], [max(0.0, row.high - row.recall)]],
+                [row.bytes for row in rows],
+                [row.recall for row in rows],
+                [
+                    [max(0.0, row.recall - row.low) for row in rows],
+                    [max(0.0, row.high - row.recall) for row in rows],
+                ],
                 fmt="D",
                 color=color,
                 markersize=8,

@@ -46,7 +46,7 @@ def _recall_row(r: RecallRow) -> str:
 
 
 def _name(name: str) -> str:
-    return f"embedpress {name}" if name in OURS else name
+    return f"embedpress {name}" if name.startswith(OURS) else name
 
 
 def _depths(e: Evaluation) -> str:
@@ -60,7 +60,8 @@ def _depths(e: Evaluation) -> str:
         lines.setdefault((one.name, one.bytes), {})[one.k] = figure
     body = "".join(
         table_row(
-            [escape(_name(name)), f"{size:,}", *(line.get(k, "–") for k in ks)], ours=name in OURS
+            [escape(_name(name)), f"{size:,}", *(line.get(k, "–") for k in ks)],
+            ours=name.startswith(OURS),
         )
         for (name, size), line in lines.items()
     )
@@ -125,7 +126,7 @@ def relevance(e: Evaluation) -> str:
                 f"{r.ndcg:.3f} {interval(r.ndcg_low, r.ndcg_high)}",
                 f"{r.mrr:.3f} {interval(r.mrr_low, r.mrr_high)}",
             ],
-            ours=r.name in OURS,
+            ours=r.name.startswith(OURS),
         )
         for r in e.relevance
     )

@@ -59,6 +59,10 @@ def test_bad_data_fails_and_names_the_row(cli: Cli, tmp_path: Path) -> None:
         (("--n-components", 4, "--code-size", 999), "code_size=999"),
         (("--n-components", 4, "--code-size", "big"), "--code-size 'big' must be a whole number"),
         (("--code-size", 8, "--n-components", 4, "--mixup", 1), "mixup=1"),
+        (
+            ("--code-size", 8, "--n-components", 4, "--reconstruction-weight", -1),
+            "reconstruction_weight=-1",
+        ),
         (("--n-components", 4, "--code-size", 8, "--target-recall", 0.9), "code_size='auto'"),
         (("--n-components", 4, "--target-recall", 90), "target_recall=90"),
     ],

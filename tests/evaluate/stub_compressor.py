@@ -51,3 +51,9 @@ class Reconstructing(StubCompressor):
 
     def reconstruct_codes(self, codes):
         return self.decode(codes)
+
+
+class Nested(StubCompressor):
+    """The same, whose first three floats of a latent are a latent too."""
+
+    latent_sizes = (3, 8)

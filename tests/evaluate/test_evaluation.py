@@ -4,13 +4,14 @@ import json
 
 import numpy as np
 import pytest
-from stub_compressor import Reconstructing, StubCompressor
+from stub_compressor import Nested, Reconstructing, StubCompressor
 
 from embedpress.errors import FormatError, InputError, UsageError
 from embedpress.evaluate import evaluation, forms
 from embedpress.evaluate.evaluation import evaluate
 from embedpress.evaluate.forms import search_codes, search_latents
 from embedpress.evaluate.metrics import recall_at_k, true_neighbors
+from embedpress.evaluate.report import render
 from embedpress.evaluate.result import Evaluation
 from embedpress.evaluate.statistics import code_use, latent_space, reconstruction, row_cosines
 
@@ -62,6 +63,25 @@ def test_latents_are_searched_by_the_metric(base, queries, compressor):
         compressor.transform(queries), compressor.transform(base), 5, metric="ip"
     )
     np.testing.assert_array_equal(found, by_hand)
+
+
+def test_nested_latents_are_forms_of_their_own(base, queries):
+    nested = Nested(base)
+    whole, short = (nested.transform(base)[:, :n].copy() for n in (8, 3))
+    figures = evaluate(base, queries, nested, baselines=["pca"])
+    truth = true_neighbors(queries, base, 10, metric="ip")
+    for name, size, latents in (("latents", 32, whole), ("latents, first 3", 12, short)):
+        row = next(row for row in figures.recall if row.name == name)
+        asked = nested.transform(queries)[:, : latents.shape[1]].copy()
+        found = true_neighbors(asked, latents, 10, metric="ip")
+        assert (row.kind, row.bytes) == ("latents", size)
+        assert row.recall == pytest.approx(recall_at_k(found, truth).mean(), abs=0.005)
+    assert figures.row("latents").bytes == 32
+    assert [row.bytes for row in figures.recall if row.kind == "peer"] == [32, 12]
+    assert {point.form for point in figures.rerank} == {"codes", "latents"}
+    assert "embedpress latents, first 3" in render(figures)
+    with pytest.raises(InputError, match="wide"):
+        search_latents(nested, nested.transform(base)[:, :5].copy(), queries, 2)
 
 
 def test_codebooks_of_another_compressor_are_refused(base, queries, compressor):
