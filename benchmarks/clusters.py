@@ -1,8 +1,9 @@
 """Clusters of latents beside those of the embeddings: agreement with true classes, and speed.
 
 A compressor of 32 floats is trained (without classes, for at most two minutes, with more weight on
-reconstruction than search would have) on the vectors that are then divided; spherical k-means of as many clusters as there are classes divides the
-embeddings, the latents and as many principal components, in turns in one run, several times a seed.
+reconstruction than search would have) on the vectors that are then divided; spherical k-means of as
+many clusters as there are classes divides the embeddings, the latents and as many principal
+components, in turns in one run, several times a seed.
 Writes ``benchmarks/results/clusters.json``. A run that was stopped goes on where it was.
 
 Run: python benchmarks/clusters.py --banking77 FOLDER --clothing FOLDER [--seeds 3]
