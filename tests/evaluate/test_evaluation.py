@@ -77,7 +77,7 @@ def test_nested_latents_are_forms_of_their_own(base, queries):
         assert (row.kind, row.bytes) == ("latents", size)
         assert row.recall == pytest.approx(recall_at_k(found, truth).mean(), abs=0.005)
     assert figures.row("latents").bytes == 32
-    assert [row.bytes for row in figures.recall if row.kind == "peer"] == [32, 12]
+    assert [row.bytes for row in figures.recall if row.kind == "peer"] == [4, 32, 12]
     assert {point.form for point in figures.rerank} == {"codes", "latents"}
     assert "embedpress latents, first 3" in render(figures)
     with pytest.raises(InputError, match="wide"):
