@@ -162,6 +162,7 @@ class OutlierDetector(BaseEstimator):  # type: ignore[misc]
         self.compressor_ = self._compressor(x[np.sort(known)])
         check_vectors(x[:1], metric=self.compressor_.metric)
         kept = np.sort(known[: self.max_samples])
+        self._centre = self._centre_of(x[kept])
         self._known = self._points(x[kept])
         self._typical = dict.fromkeys(WEIGHTS, 1.0)
         own = np.full(len(x), -1)
@@ -290,8 +291,16 @@ class OutlierDetector(BaseEstimator):  # type: ignore[misc]
         else:
             restored = latents = compressor.decode(compressor.encode(x))
         if compressor.metric == "cosine":
-            return _Points(_unit(x), restored, _unit(latents))
+            return _Points(_unit(x), restored, _unit(latents - self._centre))
         return _Points(x, restored, latents)
+
+    def _centre_of(self, x: Floats) -> Floats:
+        """What latents under "cosine" are seen from: there few dimensions tell more apart."""
+        compressor = self.compressor_
+        if compressor.metric != "cosine" or getattr(compressor, "n_components", None) is None:
+            return np.zeros(1, np.float32)
+        latents = np.asarray(compressor.transform(x))
+        return np.asarray(latents.mean(axis=0, dtype=np.float64), np.float32)
 
     def _raw(self, x: Floats, own: NDArray[np.int64]) -> dict[str, Scores]:
         """Squared distances: to the restored vector, and to the nearest known ones."""

@@ -253,7 +253,7 @@ def test_ids_of_another_index(copy: Path, saved: Callable[..., Path], tmp_path: 
     [
         ("kind", "codes"),
         ("kind", None),
-        ("format_version", 3),
+        ("format_version", 4),
         ("format_version", True),
         ("format_version", 1),
         ("generation", -1),
