@@ -40,7 +40,7 @@ import embedpress
 from embedpress.evaluate.exact import nearest_in_blocks
 from embedpress.evaluate.metrics import recall_at_k
 from embedpress.index.scan import Scan
-from embedpress.index.tune import exhaustive_hits
+from embedpress.index.tune import first_hits
 from embedpress.threads import faiss_threads
 from embedpress.vectors import open_vectors
 
@@ -124,8 +124,7 @@ def measure_index(embeddings: Path, codes: Path, model: Path, out: Path) -> dict
     truth = nearest_in_blocks(queries, blocks_of(embeddings), K)[0]
     compressor = embedpress.load(model, num_threads=1)
     scan = Scan(compressor, "codes")
-    nobody = np.full(N_QUERIES, -1)
-    all_codes = exhaustive_hits(scan.flat(), blocks_of(codes), scan.queries(queries), nobody, K)
+    all_codes = first_hits(scan.flat(), blocks_of(codes), scan.queries(queries), K)[1]
     index = embedpress.open_index(out, compressor, memory_map=False)
     rows = len(index)
     files = sum(file.stat().st_size for file in out.iterdir())

@@ -1,16 +1,24 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import tiny_bert
+from faults import small_disk_at
 from samples import SMALL, curved
 
 if TYPE_CHECKING:
     from embedpress.autoencoder.estimator import Compressor
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """A disk of so many KiB."""
+    with small_disk_at(tmp_path / "disk") as sized:
+        yield sized
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from embedpress.engine.lock import folder_lock
+
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 MAIN = "from embedpress.cli import main; main()"
@@ -137,6 +139,22 @@ def killed_at_event(command: Command, folder: Path, event: int) -> bool:
     assert done.returncode == -signal.SIGKILL, done.stderr
     command.finish(folder)
     return True
+
+
+def two_at_once(command: Command, out: Path) -> None:
+    """One of two runs on a folder is refused, or comes when all is done."""
+    out.mkdir()
+    with folder_lock(out):
+        done = command.run(out)
+    assert done.returncode == 1
+    assert "another process is writing to" in done.stderr
+    both = [command.start(out) for _ in range(2)]
+    ended = [process.communicate(timeout=120)[1] for process in both]
+    codes = sorted(process.returncode for process in both)
+    # The second one either met the first, or came when all was done.
+    assert codes in ([0, 0], [0, 1])
+    assert codes == [0, 0] or any("another process is writing to" in text for text in ended)
+    assert content(out) == command.whole
 
 
 def spoil(path: Path, chance: random.Random) -> None:

@@ -162,8 +162,9 @@ class OutlierDetector(BaseEstimator):  # type: ignore[misc]
         self.compressor_ = self._compressor(x[np.sort(known)])
         check_vectors(x[:1], metric=self.compressor_.metric)
         kept = np.sort(known[: self.max_samples])
-        self._centre = self._centre_of(x[kept])
-        self._known = self._points(x[kept])
+        latents, restored = self._compressed(x[kept])
+        self._centre = self._centre_of(latents)
+        self._known = self._placed(x[kept], latents, restored)
         self._typical = dict.fromkeys(WEIGHTS, 1.0)
         own = np.full(len(x), -1)
         own[kept] = np.arange(len(kept))
@@ -283,24 +284,29 @@ class OutlierDetector(BaseEstimator):  # type: ignore[misc]
             fresh = clone(self.compressor)
         return fresh.fit(known)
 
-    def _points(self, x: Floats) -> _Points:
+    @property
+    def _has_latents(self) -> bool:
+        return getattr(self.compressor_, "n_components", None) is not None
+
+    def _compressed(self, x: Floats) -> tuple[Floats, Floats]:
+        """Latents, and what they restore; where there are none, what codes restore for both."""
         compressor = self.compressor_
-        if getattr(compressor, "n_components", None) is not None:
+        if self._has_latents:
             latents = np.asarray(compressor.transform(x))
-            restored = compressor.inverse_transform(latents)
-        else:
-            restored = latents = compressor.decode(compressor.encode(x))
-        if compressor.metric == "cosine":
+            return latents, compressor.inverse_transform(latents)
+        restored = compressor.decode(compressor.encode(x))
+        return restored, restored
+
+    def _centre_of(self, latents: Floats) -> Floats:
+        """What latents under "cosine" are seen from: there few dimensions tell more apart."""
+        if self.compressor_.metric != "cosine" or not self._has_latents:
+            return np.zeros(1, np.float32)
+        return np.asarray(latents.mean(axis=0, dtype=np.float64), np.float32)
+
+    def _placed(self, x: Floats, latents: Floats, restored: Floats) -> _Points:
+        if self.compressor_.metric == "cosine":
             return _Points(_unit(x), restored, _unit(latents - self._centre))
         return _Points(x, restored, latents)
-
-    def _centre_of(self, x: Floats) -> Floats:
-        """What latents under "cosine" are seen from: there few dimensions tell more apart."""
-        compressor = self.compressor_
-        if compressor.metric != "cosine" or getattr(compressor, "n_components", None) is None:
-            return np.zeros(1, np.float32)
-        latents = np.asarray(compressor.transform(x))
-        return np.asarray(latents.mean(axis=0, dtype=np.float64), np.float32)
 
     def _raw(self, x: Floats, own: NDArray[np.int64]) -> dict[str, Scores]:
         """Squared distances: to the restored vector, and to the nearest known ones."""
@@ -309,7 +315,8 @@ class OutlierDetector(BaseEstimator):  # type: ignore[misc]
         with faiss_threads(self.num_threads):
             for low in range(0, len(x), BLOCK):
                 mine = own[low : low + BLOCK]
-                points = self._points(x[low : low + BLOCK])
+                part = x[low : low + BLOCK]
+                points = self._placed(part, *self._compressed(part))
                 error = reconstruction_error(
                     points.embeddings, points.restored, self.compressor_.metric
                 )

@@ -120,9 +120,8 @@ def train_tower(
         rates = [group["lr"] for group in optimizer.param_groups]
         began, phase_step = time.monotonic(), 0
         while True:
-            spent = (time.monotonic() - began) / phase.seconds
-            done = max(phase_step / max(phase.steps, 1), spent)
-            if done >= 1 or not phase.steps:
+            done = max(phase_step / phase.steps, (time.monotonic() - began) / phase.seconds)
+            if done >= 1:
                 break
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * _schedule(phase_step, done)
@@ -137,8 +136,7 @@ def train_tower(
             if log is not None:
                 log.step(step, found, optimizer.param_groups[0]["lr"])
             if on_step is not None:
-                reached = max(phase_step / phase.steps, spent)
-                on_step(int(before + min(reached, 1) * phase.steps), total)
+                on_step(before + max(phase_step, int(done * phase.steps)), total)
             if step % every == 0:
                 stop = evaluate()
                 sums, counted = {}, 0
@@ -178,7 +176,7 @@ def _phases(
     training = _training_losses(tower, neighborhoods, options, rng, device)
     groups = _groups(tower, options)
     if tower.quantizer is None or validation is None or options.monitor != "recall":
-        return [_Phase(training, groups, steps, budget)]
+        return [_Phase(training, groups, steps, budget)] if steps else []
     polishing = polish_losses(
         tower,
         tower.quantizer,
@@ -191,10 +189,11 @@ def _phases(
         device=device,
     )
     polished = polish_groups(tower, tower.quantizer, options.learning_rate)
-    return [
+    phases = (
         _Phase(training, groups, steps, (1 - POLISHED_SHARE) * budget),
         _Phase(polishing, polished, steps // POLISHED, POLISHED_SHARE * budget),
-    ]
+    )
+    return [phase for phase in phases if phase.steps]
 
 
 def _training_losses(
@@ -309,7 +308,10 @@ class _Best:
         return self.patience is not None and self.waited > self.patience
 
     def restore(self, tower: Tower) -> None:
-        """Leave the tower with the weights to keep; the last ones where nothing was measured."""
+        """Leave the tower with the weights to keep; the last ones where nothing was measured.
+
+        What trains on from there has all its patience.
+        """
         self.waited = 0
         if self.start is not None and lost_recall(self.best or self.last, self.start):
             tower.load_state_dict(self.first_weights)

@@ -29,34 +29,28 @@ def n_queries(count: int) -> int:
     return min(count, MOST_QUERIES, max(_FEWEST, _SCANNED // count))
 
 
-def exhaustive_hits(
-    flat: Any, blocks: Iterable[NDArray[np.uint8]], queries: Floats, own: Ints, depth: int
-) -> Ints:
-    """The first hits of a scan of all vectors, a block at a time.
+def first_hits(
+    flat: Any, blocks: Iterable[NDArray[np.uint8]], queries: Floats, depth: int, first_row: int = 0
+) -> tuple[Floats, Ints]:
+    """The first hits of a scan of vectors, a block at a time.
 
     Parameters
     ----------
     flat : faiss.IndexPQ or faiss.IndexFlat
         Trained and empty.
     blocks : iterable of ndarray of shape (n, code_size), uint8
-        The stored form of all vectors.
+        The stored form of the vectors.
     queries : ndarray of shape (n_queries, d), float32
-    own : ndarray of shape (n_queries,), int64
-        The row that each query was made from, which it may not find; -1 for none.
     depth : int
+    first_row : int
+        The number of the first vector.
 
     Returns
     -------
-    ndarray of shape (n_queries, depth), int64
-        Rows, -1 where there were fewer.
+    scores : ndarray of shape (n_queries, depth), float32
+    rows : ndarray of shape (n_queries, depth), int64
+        -1 where there were fewer.
     """
-    return without_own(first_hits(flat, blocks, queries, depth + 1)[1], own)
-
-
-def first_hits(
-    flat: Any, blocks: Iterable[NDArray[np.uint8]], queries: Floats, depth: int, first_row: int = 0
-) -> tuple[Floats, Ints]:
-    """Scores and rows (n_queries, depth) of the first hits, the rows counted from `first_row`."""
     heap = _heap(flat, len(queries), depth)
     low = first_row
     for block in blocks:
@@ -93,10 +87,11 @@ def tune_nprobe(
     Parameters
     ----------
     index : faiss.IndexIVF
-    queries, own
-        As for :func:`exhaustive_hits`.
+    queries : ndarray of shape (n_queries, d), float32
+    own : ndarray of shape (n_queries,), int64
+        The row that each query was made from, which it may not find; -1 for none.
     truth : ndarray of shape (n_queries, depth), int64
-        What it found.
+        What a scan of all vectors found, likewise.
     agreement : float
         Share of `truth` to be found.
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +23,11 @@ from faults import (
     full,
     killed_at_event,
     killed_at_random,
-    small_disk_at,
     spoil,
+    two_at_once,
 )
 from samples import curved, write_embeddings
 
-from embedpress.engine.lock import folder_lock
 from embedpress.onnx.runtime import load
 from embedpress.vectors import open_vectors
 
@@ -127,12 +126,6 @@ def test_a_spoilt_shard_is_named_and_made_again_alone(
         assert {path: path.stat().st_ino for path in before} == before
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
-    with small_disk_at(tmp_path / "disk") as sized:
-        yield sized
-
-
 @pytest.mark.parametrize(
     "kib",
     [pytest.param(18), *(pytest.param(n, marks=full) for n in range(4, 40, 4))],
@@ -151,19 +144,7 @@ def test_a_full_disk(command: Command, small_disk: Callable[[int], Path], kib: i
 
 
 def test_two_processes_on_one_folder(command: Command, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    out.mkdir()
-    with folder_lock(out):
-        done = command.run(out)
-    assert done.returncode == 1
-    assert "another process is writing to" in done.stderr
-    both = [command.start(out) for _ in range(2)]
-    ended = [process.communicate(timeout=120)[1] for process in both]
-    codes = sorted(process.returncode for process in both)
-    # The second one either met the first, or came when all was done.
-    assert codes in ([0, 0], [0, 1])
-    assert codes == [0, 0] or any("another process is writing to" in text for text in ended)
-    assert content(out) == command.whole
+    two_at_once(command, tmp_path / "out")
 
 
 @full

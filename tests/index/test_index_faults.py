@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +19,11 @@ from faults import (
     full,
     killed_at_event,
     killed_at_random,
-    small_disk_at,
     spoil,
+    two_at_once,
 )
 from samples import curved, write_embeddings
 
-from embedpress.engine.lock import folder_lock
 from embedpress.index.search import open_index
 from embedpress.index.unfinished import JOURNAL, UNFINISHED
 from embedpress.onnx.compress import compress
@@ -152,12 +151,6 @@ def test_a_finished_index_is_looked_at_and_mended(build: Command, tmp_path: Path
     assert (out / "index.2.faiss").read_bytes() == build.whole["index.faiss"]
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
-    with small_disk_at(tmp_path / "disk") as sized:
-        yield sized
-
-
 @pytest.mark.parametrize(
     "kib", [pytest.param(150), *(pytest.param(n, marks=full) for n in range(8, 280, 24))]
 )
@@ -172,17 +165,5 @@ def test_a_full_disk(build: Command, small_disk: Callable[[int], Path], kib: int
 
 
 def test_two_processes_on_one_folder(build: Command, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    out.mkdir()
-    with folder_lock(out):
-        done = build.run(out)
-    assert done.returncode == 1
-    assert "another process is writing to" in done.stderr
-    both = [build.start(out) for _ in range(2)]
-    ended = [process.communicate(timeout=120)[1] for process in both]
-    codes = sorted(process.returncode for process in both)
-    # The second one either met the first, or came when all was done.
-    assert codes in ([0, 0], [0, 1])
-    assert codes == [0, 0] or any("another process is writing to" in text for text in ended)
-    assert content(out) == build.whole
+    two_at_once(build, tmp_path / "out")
     assert np.frombuffer(build.whole["rerank.npy"], np.uint8).size > ROWS
