@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import numbers
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +21,17 @@ from embedpress.autoencoder.neighbors import Neighborhoods
 from embedpress.autoencoder.network import InputScale, Tower
 from embedpress.autoencoder.options import AUTO, check_options
 from embedpress.autoencoder.record import Record, kept_record, runs
+from embedpress.autoencoder.reranker import Reranker
 from embedpress.autoencoder.sizing import DEFAULT_TARGET, chosen_size, ladder, train_sizes
 from embedpress.autoencoder.tensorboard import TrainingLog
 from embedpress.autoencoder.towers import TowerBuilder
-from embedpress.autoencoder.trainer import TrainerOptions, train_tower
+from embedpress.autoencoder.trainer import Progress, Trainer, TrainerOptions
 from embedpress.autoencoder.validation import FEWEST_QUERIES, Holdout, Validation
 from embedpress.errors import InputError, TargetWarning, UsageError
 from embedpress.threads import faiss_threads
 from embedpress.vectors import check_vectors
 
 Floats = NDArray[np.float32]
-Progress = Callable[[str, int, int], None]
-TrainOne = Callable[[str, Tower], list[Record]]
 
 SEEDS, NEIGHBORS, ANCHORS = 16, 64, 512
 """A batch: the nearest 64 vectors of each of 16 seeds, and 512 of these as anchors."""
@@ -59,8 +58,13 @@ class Compressor(HubMixin, TrainedTowers):
         largest, with a :class:`~embedpress.errors.TargetWarning`. None trains no codes.
     metric : {"cosine", "ip", "l2"}, default "cosine"
         What "near" means among the embeddings.
-    hidden_sizes : sequence of int, default (1024,)
-        Hidden layers of each residual network; empty for a purely linear compressor.
+    reranker : bool, default True
+        Train a second network for codes, which reorders the first hits of a scan by their codes
+        alone; see :class:`~embedpress.autoencoder.reranker.Reranker`. It is kept where held-out
+        recall says that it helps.
+    hidden_sizes : sequence of int or None, default None
+        Hidden layers of each residual network; empty for a purely linear compressor. None is one
+        of 1,024 for codes, whose encoding has to be fast, and of 4,096 for latents and reranker.
     dropout : float, default 0
         Share of hidden units dropped while training.
     batch_norm : bool, default False
@@ -86,19 +90,19 @@ class Compressor(HubMixin, TrainedTowers):
         multiple. `code_size` groups make a product quantizer, one group a residual
         quantizer. None chooses.
     epochs : int or None, default None
-        Passes over the training vectors, for each tower; None makes 40, and more where these
-        are fewer than 600 steps. Codes are then polished for an eighth as many steps: queries and
-        codewords learn from the mistakes of a search of all training vectors (Zhan et al.,
-        "Jointly Optimizing Query Encoder and Product Quantization to Improve Retrieval
-        Performance", 2021), where held-out recall can tell that it helps.
+        Passes over the training vectors, for each network; None makes 80 for latents and 60 for
+        codes and reranker, and more where these are fewer than 600 steps.
     time_budget : float or None, default None
-        Seconds for both towers; the learning rate falls to its end within it. With a
+        Seconds for all networks; the learning rate falls to its end within it. With a
         budget two runs differ, since a clock decides. It holds for each training: every
         size that a `code_size` of "auto" tries takes the codes' share of it again.
     learning_rate, weight_decay : float
         Of AdamW, for the residual networks and the codebooks.
-    temperature : float, default 0.05
-        Of the teacher's neighbour distribution, in units of the mean squared norm.
+    temperature : float or None, default None
+        Of the teacher's neighbour distribution, in units of the mean squared norm. None is 0.05
+        for codes; for latents and the reranker it is found for every vector, so that about 30
+        neighbours count (perplexity, van der Maaten and Hinton, "Visualizing Data using t-SNE",
+        2008).
     reconstruction_weight, commitment_weight : float, default 0.5 and 2
         Of the reconstruction error and of the pull between latents and codewords. More of the
         first keeps what groups of thousands share, for clustering, at some loss of recall.
@@ -120,10 +124,11 @@ class Compressor(HubMixin, TrainedTowers):
     Attributes
     ----------
     latent_tower_, code_tower_ : Tower or None
+    reranker_ : Reranker or None
     scale_ : InputScale
     history_ : dict of str to list of dict
-        For "latents" and "codes" one record an evaluation: step, seconds, loss and its
-        parts, held-out recall@10. The first is the start.
+        For "latents", "codes" and "reranker" one record an evaluation: step, seconds, loss and
+        its parts, held-out recall@10. The first is the start, a reranker's that of the codes.
     sizes_ : list of dict
         For a `code_size` of "auto" what was found of each size: ``code_size``, ``start``
         and ``trained``, held-out recall@10 before and after training, the latter None
@@ -149,7 +154,8 @@ class Compressor(HubMixin, TrainedTowers):
         *,
         metric: str = "cosine",
         nested_sizes: Sequence[int] = (),
-        hidden_sizes: Sequence[int] = (1024,),
+        reranker: bool = True,
+        hidden_sizes: Sequence[int] | None = None,
         dropout: float = 0.0,
         batch_norm: bool = False,
         noise: float = 0.0,
@@ -161,7 +167,7 @@ class Compressor(HubMixin, TrainedTowers):
         time_budget: float | None = None,
         learning_rate: float = 1e-3,
         weight_decay: float = 0.0,
-        temperature: float = 0.05,
+        temperature: float | None = None,
         reconstruction_weight: float = 0.5,
         commitment_weight: float = 2.0,
         monitor: str = "recall",
@@ -176,6 +182,7 @@ class Compressor(HubMixin, TrainedTowers):
         self.code_size = code_size
         self.metric = metric
         self.nested_sizes = nested_sizes
+        self.reranker = reranker
         self.hidden_sizes = hidden_sizes
         self.dropout = dropout
         self.batch_norm = batch_norm
@@ -272,14 +279,16 @@ class Compressor(HubMixin, TrainedTowers):
                 else None
             )
             self.code_tower_: Tower | None = None
+            self.reranker_: Reranker | None = None
             if isinstance(self.code_size, numbers.Integral):
                 size = int(self.code_size)
                 self.code_tower_ = build.codes(train, size, self.groups or size)
             starts = {size: build.codes(train, size, self.groups or size) for size in sizes}
-            train_one = self._trainer(train, asking, validation, progress, log)
-            self._train(train_one)
+            trainer = self._trainer(train, asking, validation, progress, log)
+            self._train(trainer)
             if validation is not None and starts:
-                self._choose_size(starts, validation, train_one)
+                self._choose_size(starts, validation, trainer)
+            self._train_reranker(trainer)
             if log is not None:
                 log.figures(self)
         return self
@@ -306,16 +315,29 @@ class Compressor(HubMixin, TrainedTowers):
             asking = None if asked is None else self._sample(asked)
             train, asking, validation = self._holdout().split(self._sample(x), asking)
             self.source_ = {}
-            self._train(self._trainer(train, asking, validation, progress))
+            trainer = self._trainer(train, asking, validation, progress)
+            self._train(trainer)
+            self._train_reranker(trainer)
         return self
 
-    def _train(self, train_one: TrainOne) -> None:
+    def _train(self, trainer: Trainer) -> None:
         for name, tower in (("latents", self.latent_tower_), ("codes", self.code_tower_)):
             if tower is not None:
-                self.history_.setdefault(name, []).extend(train_one(name, tower))
+                self.history_.setdefault(name, []).extend(trainer.tower(name, tower))
+
+    def _train_reranker(self, trainer: Trainer) -> None:
+        """A new one for the codes as they are now, where recall can tell whether it helps."""
+        self.reranker_ = None
+        self.history_.pop("reranker", None)
+        if not self.reranker or self.code_tower_ is None:
+            return
+        reranker = self._builder().reranker(self.code_tower_)
+        records = trainer.reranker(reranker, self.code_tower_)
+        if records and kept_record(records, "recall") is not records[0]:
+            self.reranker_, self.history_["reranker"] = reranker, records
 
     def _choose_size(
-        self, starts: dict[int, Tower], validation: Validation, train_one: TrainOne
+        self, starts: dict[int, Tower], validation: Validation, trainer: Trainer
     ) -> None:
         """Train towers of `starts`, and keep the smallest that reaches the target."""
         target = self.target_recall or DEFAULT_TARGET
@@ -324,7 +346,7 @@ class Compressor(HubMixin, TrainedTowers):
         histories: dict[int, list[Record]] = {}
 
         def train(size: int) -> float:
-            histories[size] = train_one(f"codes of {size} bytes", starts[size])
+            histories[size] = trainer.tower(f"codes of {size} bytes", starts[size])
             return float(kept_record(histories[size], self.monitor)["recall"])
 
         trained = train_sizes(before, train, target)
@@ -350,26 +372,21 @@ class Compressor(HubMixin, TrainedTowers):
         validation: Validation | None,
         progress: Progress | None,
         log: TrainingLog | None = None,
-    ) -> TrainOne:
-        """A function that trains a tower in place, by its name, and returns its history."""
+    ) -> Trainer:
         neighborhoods = Neighborhoods(
             train, self.metric, seeds=SEEDS, size=NEIGHBORS, anchors=ANCHORS, queries=asking
         )
-        device = torch.device(self.device)
-        options = self._trainer_options()
-
-        def train_one(name: str, tower: Tower) -> list[Record]:
-            return train_tower(
-                tower.to(device),
-                neighborhoods,
-                validation,
-                options,
-                device=device,
-                on_step=None if progress is None else _named(progress, name),
-                log=None if log is None else log.tower(name),
-            )
-
-        return train_one
+        return Trainer(
+            neighborhoods,
+            validation,
+            self._trainer_options(),
+            torch.device(self.device),
+            with_latents=self.n_components is not None,
+            with_codes=self.code_size is not None,
+            with_reranker=self.code_size is not None and self.reranker,
+            progress=progress,
+            log=log,
+        )
 
     def code_groups(self) -> int:
         """Slices of the code's latent: `groups`, or what suits `code_size` where None."""
@@ -412,18 +429,18 @@ class Compressor(HubMixin, TrainedTowers):
         return check_vectors(queries, dim=dim, metric=self.metric, what="sample queries")
 
     def _builder(self) -> TowerBuilder:
-        hidden = tuple(self.hidden_sizes)
-        return TowerBuilder(self.metric, hidden, self.dropout, self.batch_norm, self.seed)
+        return TowerBuilder(
+            self.metric, self.hidden_sizes, self.dropout, self.batch_norm, self.seed
+        )
 
     def _holdout(self) -> Holdout:
         return Holdout(self.validation_fraction, self.metric, self.noise, self.mask, self.seed)
 
     def _trainer_options(self) -> TrainerOptions:
-        n_towers = (self.n_components is not None) + (self.code_size is not None)
         return TrainerOptions(
             metric=self.metric,
             epochs=self.epochs,
-            time_budget=None if self.time_budget is None else self.time_budget / n_towers,
+            time_budget=self.time_budget,
             learning_rate=self.learning_rate,
             weight_decay=self.weight_decay,
             temperature=self.temperature,
@@ -470,7 +487,3 @@ class Compressor(HubMixin, TrainedTowers):
         with self._threads(), faiss_threads(self.num_threads), torch.random.fork_rng():
             torch.manual_seed(self.seed)
             yield
-
-
-def _named(progress: Progress, name: str) -> Callable[[int, int], None]:
-    return lambda done, total: progress(name, done, total)

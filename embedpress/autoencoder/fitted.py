@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from embedpress.autoencoder.network import InputScale, Tower
 from embedpress.autoencoder.quantizer import AdditiveQuantizer
+from embedpress.autoencoder.reranker import Reranker
 from embedpress.errors import InputError
 from embedpress.threads import check_threads, faiss_threads
 from embedpress.vectors import check_codes, check_vectors
@@ -31,6 +32,7 @@ class TrainedTowers(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
     scale_: InputScale
     latent_tower_: Tower | None
     code_tower_: Tower | None
+    reranker_: Reranker | None
     device: str
     num_threads: int | None
 
@@ -118,6 +120,31 @@ class TrainedTowers(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
             self._embeddings(X),
         )
 
+    def rerank_documents(self, codes: ArrayLike) -> Floats:
+        """What the reranker makes of codes, to be scored against :meth:`rerank_queries`.
+
+        Parameters
+        ----------
+        codes : array-like of shape (n, code_size), uint8
+
+        Returns
+        -------
+        ndarray of shape (n, code width), float32
+        """
+        reranker, (_, quantizer) = self._need_reranker(), self._need_codes()
+        checked = check_codes(np.asarray(codes), code_size=quantizer.code_size).astype(np.int64)
+        return self._run(lambda c: reranker.documents(quantizer.lookup(c)), checked)
+
+    def rerank_queries(self, X: ArrayLike) -> Floats:
+        """Queries as the reranker scores them by the metric.
+
+        Returns
+        -------
+        ndarray of shape (n, code width), float32
+        """
+        reranker = self._need_reranker()
+        return self._run(lambda x: reranker.queries(self.scale_(x)), self._embeddings(X))
+
     @property
     def _n_features_out(self) -> int:
         return self._need("latent_tower_", "n_components").width
@@ -146,6 +173,12 @@ class TrainedTowers(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         if tower is None:
             raise InputError(f"this compressor was trained with {option}=None: fit it with one")
         return tower  # type: ignore[no-any-return]
+
+    def _need_reranker(self) -> Reranker:
+        check_is_fitted(self, "scale_")
+        if self.reranker_ is None:
+            raise InputError("this compressor has no reranker: none was trained, or none helped")
+        return self.reranker_
 
     def _need_codes(self) -> tuple[Tower, AdditiveQuantizer]:
         tower = self._need("code_tower_", "code_size")

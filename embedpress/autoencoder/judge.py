@@ -21,13 +21,13 @@ def start_method(compressor: Compressor, tower: str) -> str:
 
     Returns
     -------
-    {"PCA", "OPQ", "PRQ"}
-        PCA for latents. A code with a codebook a slice starts as optimized product
+    {"PCA", "OPQ", "PRQ", "scan"}
+        PCA for latents, for the reranker a scan of the codes alone. A code with a codebook a slice starts as optimized product
         quantization in its parametric form (Ge et al., 2013), any other as a product-residual
         quantizer.
     """
-    if tower == "latents":
-        return "PCA"
+    if tower in ("latents", "reranker"):
+        return "PCA" if tower == "latents" else "scan"
     return "OPQ" if compressor.code_groups() == compressor.code_size_ else "PRQ"
 
 
@@ -37,7 +37,7 @@ def held_out_recall(compressor: Compressor) -> dict[str, dict[str, Any]]:
     Returns
     -------
     dict of str to dict
-        For "latents" and "codes", where it was measured: ``trained`` and ``start``, in
+        For "latents", "codes" and "reranker", where it was measured: ``trained`` and ``start``, in
         [0, 1]; ``start_method``, see :func:`start_method`; ``fell_back``, True where
         training did not beat the start, whose weights were kept. After
         :meth:`~embedpress.Compressor.partial_fit`, ``trained`` is by the queries of the

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -25,6 +27,47 @@ def similarity(queries: Tensor, documents: Tensor, metric: str) -> Tensor:
     if metric == "l2":
         scores = scores - documents.square().sum(-1) / 2
     return scores
+
+
+PERPLEXITY = 30.0
+"""Neighbours that count for every anchor, where no temperature is given."""
+_NEAREST, _HALVINGS = 128, 16
+_LEAST, _MOST = -2.0, 10.0
+
+
+@torch.no_grad()
+def perplexity_scales(scores: Tensor, own: Tensor, perplexity: float = PERPLEXITY) -> Tensor:
+    """Inverse temperatures at which each anchor has about as many neighbours that count.
+
+    One temperature gives an anchor in a dense place hundreds of them and a lonely one none.
+    Found by bisection as in van der Maaten and Hinton, "Visualizing Data using t-SNE" (2008),
+    over the 128 highest scores.
+
+    Parameters
+    ----------
+    scores : Tensor of shape (n_anchors, n_documents)
+    own : Tensor of shape (n_anchors, n_documents), bool
+        What is left out.
+    perplexity : float
+        The exponential of the distribution's entropy; at most a third of the documents.
+
+    Returns
+    -------
+    Tensor of shape (n_anchors, 1)
+    """
+    lowest = torch.finfo(scores.dtype).min / 4
+    near = scores.masked_fill(own, lowest).topk(min(_NEAREST, scores.shape[1]), dim=1).values
+    near = near - near[:, :1]
+    wanted = math.log(max(1.0, min(perplexity, (near.shape[1] - 1) / 3)))
+    low = torch.full_like(near[:, :1], _LEAST)
+    high = torch.full_like(low, _MOST)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        logs = (near * middle.exp()).log_softmax(dim=1)
+        entropy = -(logs.exp() * logs.clamp(min=lowest)).sum(dim=1, keepdim=True)
+        broad = entropy > wanted
+        low, high = torch.where(broad, middle, low), torch.where(broad, high, middle)
+    return ((low + high) / 2).exp()
 
 
 def neighbor_distillation(teacher: Tensor, student: Tensor, own: Tensor) -> Tensor:

@@ -70,13 +70,15 @@ def check_options(options: Mapping[str, Any], dim: int) -> None:
         if not 0 <= _number(options, name) < float("inf"):
             raise UsageError(f"{name}={options[name]} must be zero or more")
     for name in ("temperature", "learning_rate"):
+        if name == "temperature" and options[name] is None:
+            continue
         if not 0 < _number(options, name) < float("inf"):
             raise UsageError(f"{name}={options[name]} must be more than zero")
     if options["time_budget"] is not None and not _number(options, "time_budget") > 0:
         raise UsageError(f"time_budget={options['time_budget']} must be more than zero seconds")
     if options["patience"] is not None and options["patience"] < 0:
         raise UsageError(f"patience={options['patience']} must be zero or more")
-    hidden = options["hidden_sizes"]
+    hidden = () if options["hidden_sizes"] is None else options["hidden_sizes"]
     if not isinstance(hidden, Iterable) or not all(_is_whole(n) and n >= 1 for n in hidden):
         raise UsageError(f"hidden_sizes={hidden!r} must be a list of whole numbers from 1 on")
     check_threads(options["num_threads"])

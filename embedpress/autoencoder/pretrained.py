@@ -21,6 +21,8 @@ from embedpress.autoencoder.network import InputScale, ResidualMap, Tower
 from embedpress.autoencoder.options import AUTO, check_code_size, check_options
 from embedpress.autoencoder.quantizer import CODEBOOK_SIZE, AdditiveQuantizer
 from embedpress.autoencoder.record import Record
+from embedpress.autoencoder.reranker import Reranker
+from embedpress.autoencoder.towers import hidden_sizes_of
 from embedpress.errors import FormatError, first_line
 from embedpress.onnx.compressor import FORMAT_VERSION, fingerprint, read_config
 from embedpress.onnx.export import write_graphs
@@ -128,6 +130,7 @@ def load_compressor(folder: str | Path) -> Compressor:
         compressor.scale_ = InputScale(config["metric"], float(tensors["scale"]))
         compressor.latent_tower_ = _tower(tensors, "latents", compressor)
         compressor.code_tower_ = _tower(tensors, "codes", compressor)
+        compressor.reranker_ = _reranker(tensors, compressor)
         _check_fit(compressor, config)
         compressor.source_ = dict(config.get("source") or {})
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -150,7 +153,8 @@ def _config(compressor: Compressor) -> dict[str, Any]:
         if name not in MACHINE
     }
     for name in ("hidden_sizes", "nested_sizes"):
-        parameters[name] = [int(size) for size in parameters[name]]
+        if parameters[name] is not None:
+            parameters[name] = [int(size) for size in parameters[name]]
     return {
         "kind": "compressor",
         "format_version": FORMAT_VERSION,
@@ -163,6 +167,7 @@ def _config(compressor: Compressor) -> dict[str, Any]:
         "stages": stages,
         "groups": groups,
         "code_width": width,
+        "reranker": compressor.reranker_ is not None,
         "parameters": parameters,
         "source": compressor.source_,
     }
@@ -170,46 +175,82 @@ def _config(compressor: Compressor) -> dict[str, Any]:
 
 def _tensors(compressor: Compressor) -> dict[str, torch.Tensor]:
     tensors: dict[str, torch.Tensor] = {"scale": compressor.scale_.scale}
-    towers = (("latents", compressor.latent_tower_), ("codes", compressor.code_tower_))
-    for prefix, tower in towers:
-        if tower is not None:
-            for name, value in tower.state_dict().items():
+    modules = {
+        "latents": compressor.latent_tower_,
+        "codes": compressor.code_tower_,
+        "reranker": compressor.reranker_,
+    }
+    for prefix, module in modules.items():
+        if module is not None:
+            for name, value in module.state_dict().items():
                 tensors[f"{prefix}.{name}"] = value.detach().cpu().contiguous()
     return tensors
 
 
-def _tower(tensors: dict[str, torch.Tensor], prefix: str, compressor: Compressor) -> Tower | None:
+def _state(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """The tensors of one module by their names in it."""
     state = {
         name.removeprefix(prefix + "."): value
         for name, value in tensors.items()
         if name.startswith(prefix + ".")
     }
-    if not state:
-        return None
     if any(value.dtype not in (torch.float32, torch.int64) for value in state.values()):
         raise ValueError(f"a tensor of {prefix} is not float32")
-    if len(compressor.hidden_sizes) > len(state):
-        raise ValueError(f"{len(compressor.hidden_sizes)} layers of {len(state)} tensors")
-    # On "meta" nothing is allocated before the shapes are known to be the file's.
+    return state
+
+
+def _map(
+    state: dict[str, torch.Tensor], part: str, hidden: tuple[int, ...], compressor: Compressor
+) -> ResidualMap:
+    """On "meta", where nothing is allocated before the shapes are known to be the file's."""
+    if len(hidden) > len(state):
+        raise ValueError(f"{len(hidden)} layers of {len(state)} tensors")
     with torch.device("meta"):
-        encoder, query_encoder, decoder = (
-            ResidualMap(
-                torch.zeros_like(state[f"{part}.linear.weight"], device="meta"),
-                torch.zeros_like(state[f"{part}.linear.bias"], device="meta"),
-                hidden_sizes=compressor.hidden_sizes,
-                dropout=compressor.dropout,
-                batch_norm=compressor.batch_norm,
-            )
-            for part in ("encoder", "query_encoder", "decoder")
+        return ResidualMap(
+            torch.zeros_like(state[f"{part}.linear.weight"], device="meta"),
+            torch.zeros_like(state[f"{part}.linear.bias"], device="meta"),
+            hidden_sizes=hidden,
+            dropout=compressor.dropout,
+            batch_norm=compressor.batch_norm,
         )
-        books = state.get("quantizer.codebooks")
-        if books is not None and (books.ndim != 4 or books.shape[2] != CODEBOOK_SIZE):
-            raise ValueError(f"codebooks of shape {tuple(books.shape)}")
-        quantizer = None if books is None else AdditiveQuantizer(books)
-        nested = compressor.nested_sizes if prefix == "latents" else ()
+
+
+def _tower(tensors: dict[str, torch.Tensor], prefix: str, compressor: Compressor) -> Tower | None:
+    state = _state(tensors, prefix)
+    if not state:
+        return None
+    hidden = hidden_sizes_of(prefix, compressor.hidden_sizes)
+    encoder, query_encoder, decoder = (
+        _map(state, part, hidden, compressor) for part in ("encoder", "query_encoder", "decoder")
+    )
+    books = state.get("quantizer.codebooks")
+    if books is not None and (books.ndim != 4 or books.shape[2] != CODEBOOK_SIZE):
+        raise ValueError(f"codebooks of shape {tuple(books.shape)}")
+    quantizer = None if books is None else AdditiveQuantizer(books)
+    nested = compressor.nested_sizes if prefix == "latents" else ()
+    with torch.device("meta"):
         tower = Tower(encoder, query_encoder, decoder, quantizer, nested)
     tower.load_state_dict(state, assign=True)
     return tower.eval()
+
+
+def _reranker(tensors: dict[str, torch.Tensor], compressor: Compressor) -> Reranker | None:
+    state = _state(tensors, "reranker")
+    if not state:
+        return None
+    codes = compressor.code_tower_
+    if codes is None:
+        raise ValueError("a reranker of no codes")
+    given = compressor.hidden_sizes
+    documents = _map(state, "documents", hidden_sizes_of("reranker", given), compressor)
+    queries = _map(state, "queries", hidden_sizes_of("codes", given), compressor)
+    width, dim = codes.width, codes.encoder.linear.in_features
+    for network, shape in ((documents, (width, width)), (queries, (width, dim))):
+        if network.linear.weight.shape != shape:
+            raise ValueError(f"a layer of {tuple(network.linear.weight.shape)}, not {shape}")
+    reranker = Reranker(documents, queries)
+    reranker.load_state_dict(state, assign=True)
+    return reranker.eval()
 
 
 def _check_fit(compressor: Compressor, config: dict[str, Any]) -> None:
@@ -227,8 +268,8 @@ def _check_fit(compressor: Compressor, config: dict[str, Any]) -> None:
         "groups": groups,
         "code_width": width,
     }
-    for name, value in held.items():
-        if config[name] != value:
+    for name, value in {**held, "reranker": compressor.reranker_ is not None}.items():
+        if config.get(name, False if name == "reranker" else None) != value:
             raise ValueError(f"{name} is {value!r}, not {config[name]!r}")
     for name in ("metric", "n_components", "code_size"):
         value = getattr(compressor, name)
@@ -268,8 +309,12 @@ def _measured(
         history, sizes = metrics["history"], metrics.get("sizes", [])
         records = [record for records in history.values() for record in records]
         plain = all(type(value) in (int, float) for one in records for value in one.values())
-        towers = {"latents": compressor.latent_tower_, "codes": compressor.code_tower_}
-        named = all(towers.get(name) is not None and history[name] for name in history)
+        modules = {
+            "latents": compressor.latent_tower_,
+            "codes": compressor.code_tower_,
+            "reranker": compressor.reranker_,
+        }
+        named = all(modules.get(name) is not None and history[name] for name in history)
         recalls = {size["code_size"]: (size["start"], size["trained"]) for size in sizes}
         sized = all(
             type(size) is int and type(start) is float and type(trained) in (float, type(None))

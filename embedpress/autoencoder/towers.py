@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,9 +12,19 @@ from numpy.typing import NDArray
 
 from embedpress.autoencoder.network import ResidualMap, Tower
 from embedpress.autoencoder.quantizer import AdditiveQuantizer
+from embedpress.autoencoder.reranker import Reranker
 from embedpress.autoencoder.start import principal_axes, residual_codebooks, rotation
 
 Floats = NDArray[np.float32]
+
+
+HIDDEN_SIZES = {"latents": (4096,), "codes": (1024,), "reranker": (4096,)}
+"""Hidden layers where none were given; they are part of what a saved compressor means."""
+
+
+def hidden_sizes_of(name: str, given: Sequence[int] | None) -> tuple[int, ...]:
+    """Hidden layers of the networks for "latents", "codes" or the "reranker"."""
+    return HIDDEN_SIZES[name] if given is None else tuple(given)
 
 
 @dataclass(frozen=True)
@@ -21,7 +32,7 @@ class TowerBuilder:
     """Towers of one kind of network; see :class:`embedpress.Compressor` for each option."""
 
     metric: str
-    hidden_sizes: tuple[int, ...]
+    hidden_sizes: Sequence[int] | None
     dropout: float
     batch_norm: bool
     seed: int
@@ -33,7 +44,7 @@ class TowerBuilder:
             # The order of inner products is the same without centring, and directions of latents
             # are then those of the embeddings, which spherical k-means divides.
             mean = mean - axes.T @ (axes @ mean)
-        return self._tower(axes, mean, None, nested_sizes)
+        return self._tower("latents", axes, mean, None, nested_sizes)
 
     def codes(self, train: Floats, code_size: int, groups: int) -> Tower:
         """A tower that is a balanced rotation of `train` (n, d) with k-means codebooks."""
@@ -43,10 +54,21 @@ class TowerBuilder:
         books = residual_codebooks(z, code_size // groups, groups, seed=self.seed)
         # Every size starts as it would alone, so that one that is found is as good as given.
         with torch.random.fork_rng(devices=[]):
-            return self._tower(axes, mean, AdditiveQuantizer(torch.from_numpy(books)))
+            return self._tower("codes", axes, mean, AdditiveQuantizer(torch.from_numpy(books)))
+
+    def reranker(self, codes: Tower) -> Reranker:
+        """A reranker that leaves the order of a scan as it is."""
+        width = codes.width
+        with torch.random.fork_rng(devices=[]):
+            documents = self._map("reranker", torch.eye(width), torch.zeros(width))
+        reranker = Reranker(documents, copy.deepcopy(codes.query_encoder))
+        with torch.no_grad():
+            reranker.log_scale.copy_(codes.log_scale)
+        return reranker
 
     def _tower(
         self,
+        name: str,
         axes: Floats,
         mean: Floats,
         quantizer: AdditiveQuantizer | None,
@@ -57,18 +79,18 @@ class TowerBuilder:
         # An inner product with a query needs the query uncentred, a distance centred alike.
         query_shift = shift if self.metric == "l2" else torch.zeros_like(shift)
         return Tower(
-            self._map(weight, shift),
-            self._map(weight, query_shift),
-            self._map(weight.T, centre),
+            self._map(name, weight, shift),
+            self._map(name, weight, query_shift),
+            self._map(name, weight.T, centre),
             quantizer,
             nested_sizes,
         )
 
-    def _map(self, weight: torch.Tensor, bias: torch.Tensor) -> ResidualMap:
+    def _map(self, name: str, weight: torch.Tensor, bias: torch.Tensor) -> ResidualMap:
         return ResidualMap(
             weight,
             bias,
-            hidden_sizes=self.hidden_sizes,
+            hidden_sizes=hidden_sizes_of(name, self.hidden_sizes),
             dropout=self.dropout,
             batch_norm=self.batch_norm,
         )

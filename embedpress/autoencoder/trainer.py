@@ -1,4 +1,4 @@
-"""One training run of one tower: batches, steps, held-out recall, the best weights kept."""
+"""Training of towers and rerankers: steps, held-out recall, the best weights kept."""
 
 from __future__ import annotations
 
@@ -6,28 +6,36 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from embedpress.autoencoder.augment import corrupted, mixed
-from embedpress.autoencoder.losses import neighbor_distillation, reconstruction, similarity
-from embedpress.autoencoder.neighbors import Batch, Neighborhoods
+from embedpress.autoencoder.losses import (
+    neighbor_distillation,
+    perplexity_scales,
+    reconstruction,
+    similarity,
+)
+from embedpress.autoencoder.neighbors import Neighborhoods
 from embedpress.autoencoder.network import Tower
-from embedpress.autoencoder.polish import polish_groups, polish_losses
 from embedpress.autoencoder.record import Record, judged_figure, lost_recall
-from embedpress.autoencoder.tensorboard import TowerLog
+from embedpress.autoencoder.reranker import Reranker
+from embedpress.autoencoder.tensorboard import TrainingLog
 from embedpress.autoencoder.validation import Validation
 
-PASSES, FEWEST_STEPS = 40, 600
+Progress = Callable[[str, int, int], None]
+
+LATENT_PASSES, PASSES, FEWEST_STEPS = 80, 60, 600
 """Of a training whose epochs were not given."""
-POLISHED = 8
-"""One step of polishing for so many of training ..."""
-POLISHED_SHARE = 0.25
-"""... or this share of a time budget, since such a step takes longer."""
+TEMPERATURE = 0.05
+"""Of the codes' teacher where none was given: its neighbours count by nearness alone. Latents and
+rerankers are taught at a perplexity."""
+RERANKER_SHARE = 0.4
+"""Of the codes' time budget."""
 DECODER_STRIDE = 4
 """One document in so many trains the decoder's network ..."""
 FULLY_READ = 256
@@ -43,7 +51,7 @@ class TrainerOptions:
     time_budget: float | None
     learning_rate: float
     weight_decay: float
-    temperature: float
+    temperature: float | None
     reconstruction_weight: float
     commitment_weight: float
     noise: float
@@ -54,89 +62,149 @@ class TrainerOptions:
     seed: int
 
 
-def planned_steps(epochs: int | None, steps_per_epoch: int) -> int:
-    """Steps of a training: those of `epochs`, or 40 passes and 600 steps at the least."""
+def planned_steps(epochs: int | None, steps_per_epoch: int, passes: int = PASSES) -> int:
+    """Steps of a training: those of `epochs`, or so many passes and 600 steps at the least."""
     if epochs is None:
-        return max(PASSES * steps_per_epoch, FEWEST_STEPS)
+        return max(passes * steps_per_epoch, FEWEST_STEPS)
     return epochs * steps_per_epoch
 
 
-def train_tower(
-    tower: Tower,
-    neighborhoods: Neighborhoods,
-    validation: Validation | None,
-    options: TrainerOptions,
-    *,
-    device: torch.device,
-    on_step: Callable[[int, int], None] | None = None,
-    log: TowerLog | None = None,
-) -> list[Record]:
-    """Train `tower` in place and leave it with its best weights.
+@dataclass(frozen=True)
+class Trainer:
+    """Trainings on the same vectors, judged by the same held-out queries.
 
     Parameters
     ----------
-    tower : Tower
     neighborhoods : Neighborhoods
         Of the training vectors.
     validation : Validation or None
         None where there are too few vectors to hold any out: the last weights stay.
     options : TrainerOptions
+        Its time budget is that of all trainings together.
     device : torch.device
-    on_step : callable, optional
-        Called with the steps done and the steps planned.
-    log : TowerLog, optional
+    with_latents, with_codes, with_reranker : bool
+        What shares the time budget.
+    progress : callable, optional
+        Called with a training's name, the steps done and the steps planned.
+    log : TrainingLog, optional
         Told of every step and evaluation.
-
-    Returns
-    -------
-    list of dict
-        One record an evaluation: step, seconds, loss and its parts, held-out recall.
     """
-    rng = np.random.default_rng(options.seed)
-    torch.manual_seed(options.seed)
-    phases = _phases(tower, neighborhoods, validation, options, rng, device)
-    total = sum(phase.steps for phase in phases)
-    every = max(1, min(total // 10, 250))
-    history: list[Record] = []
-    best = _Best(options, tower)
-    sums: dict[str, float] = {}
-    counted = step = 0
-    started = time.monotonic()
 
-    def evaluate() -> bool:
-        record: Record = {"step": step, "seconds": round(time.monotonic() - started, 3)}
-        record |= {name: value / counted for name, value in sums.items() if counted}
-        if validation is not None:
-            record |= validation.recalls(tower, device)
-        history.append(record)
-        if log is not None:
-            log.evaluation(record)
-        return best.update(record, tower)
+    neighborhoods: Neighborhoods
+    validation: Validation | None
+    options: TrainerOptions
+    device: torch.device
+    with_latents: bool
+    with_codes: bool
+    with_reranker: bool
+    progress: Progress | None = None
+    log: TrainingLog | None = None
 
-    evaluate()
-    before = 0
-    for phase in phases:
-        optimizer = torch.optim.AdamW(phase.groups, betas=(0.9, 0.98), weight_decay=0.0)
+    def tower(self, name: str, tower: Tower) -> list[Record]:
+        """Train `tower` in place and leave it with its best weights.
+
+        Returns
+        -------
+        list of dict
+            One record an evaluation: step, seconds, loss and its parts, held-out recall.
+        """
+        validation, device = self.validation, self.device
+        tower.to(device)
+        latents = tower.quantizer is None
+        return self._descend(
+            name,
+            tower,
+            lambda rng: _tower_losses(tower, self.neighborhoods, self.options, rng, device),
+            _groups(tower, self.options),
+            self._share(1.0 if latents or not self.with_reranker else 1 - RERANKER_SHARE),
+            LATENT_PASSES if latents else PASSES,
+            None if validation is None else lambda: validation.recalls(tower, device),
+        )
+
+    def reranker(self, reranker: Reranker, tower: Tower) -> list[Record]:
+        """Train `reranker` for the codes of `tower`, which stay; as :meth:`tower` otherwise.
+
+        Not at all, and no record, where recall does not decide what is kept.
+        """
+        validation, device = self.validation, self.device
+        if validation is None or self.options.monitor != "recall":
+            return []
+        reranker.to(device)
+        return self._descend(
+            "reranker",
+            reranker,
+            lambda rng: _reranker_losses(
+                reranker, tower, self.neighborhoods, self.options, rng, device
+            ),
+            reranker.parameter_groups(self.options.learning_rate, self.options.weight_decay),
+            self._share(RERANKER_SHARE),
+            PASSES,
+            lambda: validation.reranked(tower, reranker, device),
+        )
+
+    def _share(self, share: float) -> float:
+        """Seconds of a part of what latents, or codes and reranker, may take."""
+        if self.options.time_budget is None:
+            return math.inf
+        both = self.with_latents and self.with_codes
+        return self.options.time_budget * share / (2 if both else 1)
+
+    def _descend(
+        self,
+        name: str,
+        module: Tower | Reranker,
+        losses: Callable[[np.random.Generator], Iterator[dict[str, Tensor]]],
+        groups: list[dict[str, Any]],
+        budget: float,
+        passes: int,
+        measure: Callable[[], Record] | None,
+    ) -> list[Record]:
+        """Steps down the losses of a module, which is left with its best weights."""
+        options = self.options
+        steps = planned_steps(options.epochs, self.neighborhoods.steps_per_epoch, passes)
+        torch.manual_seed(options.seed)
+        parts_of = losses(np.random.default_rng(options.seed))
+        log = None if self.log is None else self.log.tower(name)
+        every = max(1, min(steps // 10, 250))
+        history: list[Record] = []
+        best = _Best(options, module)
+        sums: dict[str, float] = {}
+        counted = step = 0
+        started = time.monotonic()
+
+        def evaluate() -> bool:
+            record: Record = {"step": step, "seconds": round(time.monotonic() - started, 3)}
+            record |= {name: value / counted for name, value in sums.items() if counted}
+            if measure is not None:
+                record |= measure()
+            history.append(record)
+            if log is not None:
+                log.evaluation(record)
+            return best.update(record, module)
+
+        evaluate()
+        optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
         rates = [group["lr"] for group in optimizer.param_groups]
-        began, phase_step = time.monotonic(), 0
-        while True:
-            done = max(phase_step / phase.steps, (time.monotonic() - began) / phase.seconds)
+        began = time.monotonic()
+        while steps:
+            done = max(step / steps, (time.monotonic() - began) / budget)
             if done >= 1:
                 break
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * _schedule(phase_step, done)
-            parts = next(phase.losses)
+                group["lr"] = rate * _schedule(step, done)
+            module.train()
+            parts = next(parts_of)
             optimizer.zero_grad(set_to_none=True)
             parts["loss"].backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             found = {name: float(value.detach()) for name, value in parts.items()}
-            for name, value in found.items():
-                sums[name] = sums.get(name, 0.0) + value
-            step, phase_step, counted = step + 1, phase_step + 1, counted + 1
+            for part, value in found.items():
+                sums[part] = sums.get(part, 0.0) + value
+            step, counted = step + 1, counted + 1
             if log is not None:
                 log.step(step, found, optimizer.param_groups[0]["lr"])
-            if on_step is not None:
-                on_step(before + max(phase_step, int(done * phase.steps)), total)
+            if self.progress is not None:
+                self.progress(name, max(step, int(done * steps)), steps)
             if step % every == 0:
                 stop = evaluate()
                 sums, counted = {}, 0
@@ -144,110 +212,99 @@ def train_tower(
                     break
         if counted:
             evaluate()
-            sums, counted = {}, 0
-        # The next phase goes on from the best weights, and this is what is left in the end.
-        best.restore(tower)
-        before += phase.steps
-    tower.eval()
-    return history
+        best.restore(module)
+        module.eval()
+        return history
 
 
-@dataclass(frozen=True)
-class _Phase:
-    """Steps of one kind of loss, their parameters at their rates, the seconds they may take."""
-
-    losses: Iterator[dict[str, Tensor]]
-    groups: list[dict[str, Any]]
-    steps: int
-    seconds: float
-
-
-def _phases(
-    tower: Tower,
-    neighborhoods: Neighborhoods,
-    validation: Validation | None,
-    options: TrainerOptions,
-    rng: np.random.Generator,
-    device: torch.device,
-) -> list[_Phase]:
-    """Training; for codes polishing too, where held-out recall can tell whether it is a gain."""
-    steps = planned_steps(options.epochs, neighborhoods.steps_per_epoch)
-    budget = options.time_budget or math.inf
-    training = _training_losses(tower, neighborhoods, options, rng, device)
-    groups = _groups(tower, options)
-    if tower.quantizer is None or validation is None or options.monitor != "recall":
-        return [_Phase(training, groups, steps, budget)] if steps else []
-    polishing = polish_losses(
-        tower,
-        tower.quantizer,
-        neighborhoods,
-        rng,
-        temperature=options.temperature,
-        noise=options.noise,
-        mask=options.mask,
-        reconstruction_weight=options.reconstruction_weight,
-        device=device,
-    )
-    polished = polish_groups(tower, tower.quantizer, options.learning_rate)
-    phases = (
-        _Phase(training, groups, steps, (1 - POLISHED_SHARE) * budget),
-        _Phase(polishing, polished, steps // POLISHED, POLISHED_SHARE * budget),
-    )
-    return [phase for phase in phases if phase.steps]
-
-
-def _training_losses(
+def _tower_losses(
     tower: Tower,
     neighborhoods: Neighborhoods,
     options: TrainerOptions,
     rng: np.random.Generator,
     device: torch.device,
 ) -> Iterator[dict[str, Tensor]]:
+    temperature = options.temperature
+    if temperature is None and tower.quantizer is not None:
+        temperature = TEMPERATURE
+    for asked, documents, own in _examples(neighborhoods, options, rng, device):
+        latent = tower.encoder(documents)
+        commitment = latent.new_zeros(())
+        if tower.quantizer is not None:
+            latent, commitment = tower.quantizer.straight_through(latent)
+        queries = tower.query_encoder(
+            corrupted(asked, options.noise, options.mask, options.metric)
+        )
+        teacher, scale = _teacher(asked, documents, own, temperature, options.metric)
+        sizes = tower.temperatures()
+        distillation = latent.new_zeros(())
+        for size, log_scale in sizes:
+            student = similarity(queries[:, :size], latent[:, :size], options.metric)
+            student = student * log_scale.exp() * scale
+            distillation = distillation + neighbor_distillation(teacher, student, own) / len(sizes)
+        # The decoder's linear part shapes the latents; its network only learns to read them, for
+        # which a part of the batch is enough.
+        shaping = reconstruction(documents, tower.decoder.linear(latent))
+        read = slice(None, None, DECODER_STRIDE if len(latent) > FULLY_READ else 1)
+        error = reconstruction(documents[read], tower.decoder(latent[read].detach()))
+        loss = (
+            distillation
+            + options.reconstruction_weight * (shaping + error)
+            + options.commitment_weight * commitment
+        )
+        yield {"loss": loss, "distillation": distillation, "reconstruction": error}
+
+
+def _reranker_losses(
+    reranker: Reranker,
+    tower: Tower,
+    neighborhoods: Neighborhoods,
+    options: TrainerOptions,
+    rng: np.random.Generator,
+    device: torch.device,
+) -> Iterator[dict[str, Tensor]]:
+    assert tower.quantizer is not None
+    tower.eval()
+    # A code is a coarser thing than a vector, and bears less mixing before it is another's.
+    milder = replace(options, mixup=options.mixup / 2)
+    for asked, documents, own in _examples(neighborhoods, milder, rng, device):
+        with torch.no_grad():
+            words = tower.quantizer.lookup(tower.quantizer.assign(tower.encoder(documents)))
+        queries = reranker.queries(corrupted(asked, options.noise, options.mask, options.metric))
+        teacher, scale = _teacher(asked, documents, own, options.temperature, options.metric)
+        student = similarity(queries, reranker.documents(words), options.metric)
+        loss = neighbor_distillation(teacher, student * reranker.log_scale.exp() * scale, own)
+        yield {"loss": loss, "distillation": loss}
+
+
+def _examples(
+    neighborhoods: Neighborhoods,
+    options: TrainerOptions,
+    rng: np.random.Generator,
+    device: torch.device,
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Endless batches: who asks, the documents, and which of these is the asker itself."""
     vectors = torch.from_numpy(neighborhoods.vectors)
     queries = None if neighborhoods.queries is None else torch.from_numpy(neighborhoods.queries)
     for batch in neighborhoods.batches(rng):
         asking = queries if batch.asked and queries is not None else vectors
-        tower.train()
-        yield _losses(tower, vectors, asking, batch, options, device)
+        documents, partners = vectors[batch.documents], vectors[batch.partners]
+        # A sample query is no document: none of them is its own.
+        same = (batch.anchors[:, None] == batch.documents[None, :]) & (not batch.asked)
+        yield (
+            asking[batch.anchors].to(device),
+            mixed(documents, partners, options.mixup, options.metric).to(device),
+            torch.from_numpy(same).to(device),
+        )
 
 
-def _losses(
-    tower: Tower,
-    vectors: Tensor,
-    asking: Tensor,
-    batch: Batch,
-    options: TrainerOptions,
-    device: torch.device,
-) -> dict[str, Tensor]:
-    documents, partners = vectors[batch.documents], vectors[batch.partners]
-    clean = mixed(documents, partners, options.mixup, options.metric).to(device)
-    asked = asking[batch.anchors].to(device)
-    latent = tower.encoder(clean)
-    commitment = latent.new_zeros(())
-    if tower.quantizer is not None:
-        latent, commitment = tower.quantizer.straight_through(latent)
-    queries = tower.query_encoder(corrupted(asked, options.noise, options.mask, options.metric))
-    # A sample query is no document: none of them is its own.
-    same = (batch.anchors[:, None] == batch.documents[None, :]) & (not batch.asked)
-    own = torch.from_numpy(same).to(device)
-    teacher = similarity(asked, clean, options.metric) / options.temperature
-    sizes = tower.temperatures()
-    distillation = latent.new_zeros(())
-    for size, log_scale in sizes:
-        student = similarity(queries[:, :size], latent[:, :size], options.metric)
-        student = student * log_scale.exp() / options.temperature
-        distillation = distillation + neighbor_distillation(teacher, student, own) / len(sizes)
-    # The decoder's linear part shapes the latents; its network only learns to read them, for
-    # which a part of the batch is enough.
-    shaping = reconstruction(clean, tower.decoder.linear(latent))
-    read = slice(None, None, DECODER_STRIDE if len(latent) > FULLY_READ else 1)
-    error = reconstruction(clean[read], tower.decoder(latent[read].detach()))
-    loss = (
-        distillation
-        + options.reconstruction_weight * (shaping + error)
-        + options.commitment_weight * commitment
-    )
-    return {"loss": loss, "distillation": distillation, "reconstruction": error}
+def _teacher(
+    asked: Tensor, documents: Tensor, own: Tensor, temperature: float | None, metric: str
+) -> tuple[Tensor, Tensor | float]:
+    """Scores to learn, and what a student's are multiplied by to be compared with them."""
+    scores = similarity(asked, documents, metric)
+    scale = perplexity_scales(scores, own) if temperature is None else 1 / temperature
+    return scores * scale, scale
 
 
 def _groups(tower: Tower, options: TrainerOptions) -> list[dict[str, Any]]:
@@ -284,16 +341,16 @@ class _Best:
     :func:`embedpress.autoencoder.judge.kept_record`, which finds the same in a history.
     """
 
-    def __init__(self, options: TrainerOptions, tower: Tower) -> None:
+    def __init__(self, options: TrainerOptions, module: nn.Module) -> None:
         self.monitor, self.patience = options.monitor, options.patience
         self.score = -math.inf
         self.waited = 0
         self.start: Record | None = None
         self.best: Record | None = None
         self.last: Record = {}
-        self.first_weights = self.weights = copy.deepcopy(tower.state_dict())
+        self.first_weights = self.weights = copy.deepcopy(module.state_dict())
 
-    def update(self, record: Record, tower: Tower) -> bool:
+    def update(self, record: Record, module: nn.Module) -> bool:
         """Note a record; True where training should stop."""
         self.start, self.last = self.start or record, record
         value = judged_figure(record, self.monitor)
@@ -302,18 +359,14 @@ class _Best:
         score = -value if self.monitor == "loss" else value
         if score > self.score:
             self.score, self.waited, self.best = score, 0, record
-            self.weights = copy.deepcopy(tower.state_dict())
+            self.weights = copy.deepcopy(module.state_dict())
             return False
         self.waited += 1
         return self.patience is not None and self.waited > self.patience
 
-    def restore(self, tower: Tower) -> None:
-        """Leave the tower with the weights to keep; the last ones where nothing was measured.
-
-        What trains on from there has all its patience.
-        """
-        self.waited = 0
+    def restore(self, module: nn.Module) -> None:
+        """Leave the module with the weights to keep; the last ones where nothing was measured."""
         if self.start is not None and lost_recall(self.best or self.last, self.start):
-            tower.load_state_dict(self.first_weights)
+            module.load_state_dict(self.first_weights)
         elif self.best is not None:
-            tower.load_state_dict(self.weights)
+            module.load_state_dict(self.weights)

@@ -14,6 +14,7 @@ from torch import Tensor
 from embedpress.autoencoder.augment import corrupted
 from embedpress.autoencoder.network import Tower
 from embedpress.autoencoder.record import nested_recall
+from embedpress.autoencoder.reranker import FIRST_HITS, Reranker, reordered
 
 Floats = NDArray[np.float32]
 
@@ -21,6 +22,8 @@ LARGEST_BASE = 20_000
 MOST_QUERIES = 2_000
 FEWEST_QUERIES = 10
 """Held-out queries below which none are held out: their recall would say nothing."""
+_ASKED = 500
+"""Queries whose scores of the whole base are in memory at once."""
 
 
 class Validation:
@@ -50,6 +53,7 @@ class Validation:
     ) -> None:
         self.base, self.queries, self.corrupted = base, queries, corrupted
         self.k = min(k, len(base))
+        self.metric = metric
         self.kind = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
         self.truth = faiss.knn(queries, base, self.k, metric=self.kind)[1]
 
@@ -74,9 +78,39 @@ class Validation:
             found["noisy_recall"] = self._recall(noisy, stored)
         return found
 
+    def reranked(self, tower: Tower, reranker: Reranker, device: torch.device) -> dict[str, float]:
+        """`recall` after the first hits of the tower's search were reordered.
+
+        With corrupted queries `noisy_recall` too.
+        """
+        stored = stored_latents(tower, self.base, device)
+        reranker.eval()
+        documents = _in_blocks(reranker.documents, stored, device)
+
+        def recall(asked: Floats) -> float:
+            queries = encode_queries(tower, asked, device)
+            first = faiss.knn(queries, stored, min(FIRST_HITS, len(stored)), metric=self.kind)[1]
+            again = _in_blocks(reranker.queries, asked, device)
+            rows = [
+                reordered(
+                    *(torch.from_numpy(part[i : i + _ASKED]) for part in (first, again)),
+                    torch.from_numpy(documents),
+                    self.metric,
+                )
+                for i in range(0, len(first), _ASKED)
+            ]
+            return self._hit(torch.cat(rows)[:, : self.k].numpy())
+
+        found = {"recall": recall(self.queries)}
+        if self.corrupted is not None:
+            found["noisy_recall"] = recall(self.corrupted)
+        return found
+
     def _recall(self, queries: Floats, stored: Floats) -> float:
         queries, stored = np.ascontiguousarray(queries), np.ascontiguousarray(stored)
-        found = faiss.knn(queries, stored, self.k, metric=self.kind)[1]
+        return self._hit(faiss.knn(queries, stored, self.k, metric=self.kind)[1])
+
+    def _hit(self, found: NDArray[np.int64]) -> float:
         hits = [len(np.intersect1d(f, t)) for f, t in zip(found, self.truth, strict=True)]
         return float(np.sum(hits) / self.truth.size)
 
@@ -99,7 +133,7 @@ def encode_queries(tower: Tower, x: Floats, device: torch.device, rows: int = 40
 
 
 def _in_blocks(
-    function: Callable[[Tensor], Tensor], x: Floats, device: torch.device, rows: int
+    function: Callable[[Tensor], Tensor], x: Floats, device: torch.device, rows: int = 4096
 ) -> Floats:
     with torch.inference_mode():
         blocks = [

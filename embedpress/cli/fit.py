@@ -42,9 +42,15 @@ def fit_command(
     metric: Annotated[
         Metric | None, typer.Option(help="What near means; what EMB says by default.")
     ] = None,
+    reranker: Annotated[
+        bool, typer.Option(help="Train a network that reorders first hits by their codes.")
+    ] = True,
     hidden_sizes: Annotated[
-        str, typer.Option(help="Hidden layers, as in 1024,512; empty for linear.")
-    ] = "1024",
+        str | None,
+        typer.Option(
+            help="Hidden layers, as in 1024,512; empty for linear. By default what suits each."
+        ),
+    ] = None,
     dropout: Annotated[float, typer.Option(help="Share of hidden units dropped.")] = 0.0,
     batch_norm: Annotated[bool, typer.Option(help="Batch-normalise hidden layers.")] = False,
     noise: Annotated[
@@ -59,7 +65,7 @@ def fit_command(
     ] = 0.5,
     weight_decay: Annotated[float, typer.Option(help="Of AdamW.")] = 0.0,
     epochs: Annotated[
-        int | None, typer.Option(help="Passes over the vectors; 40 and 600 steps by default.")
+        int | None, typer.Option(help="Passes over the vectors; 60 (latents 80) by default.")
     ] = None,
     time_budget: TimeBudget = None,
     patience: Annotated[
@@ -95,7 +101,10 @@ def fit_command(
         target_recall=target_recall,
         metric=metric.value if metric else _metric_of(source),
         nested_sizes=_whole_numbers("--nested", nested),
-        hidden_sizes=_whole_numbers("--hidden-sizes", hidden_sizes),
+        reranker=reranker,
+        hidden_sizes=(
+            None if hidden_sizes is None else _whole_numbers("--hidden-sizes", hidden_sizes)
+        ),
         dropout=dropout,
         batch_norm=batch_norm,
         noise=noise,

@@ -39,6 +39,12 @@ def figure_lines(found: dict[str, Any]) -> list[str]:
     lines = []
     stored = {"latents": 4 * (found["n_components"] or 0), "codes": found["code_size"]}
     for name, held in found["held_out"].items():
+        if name == "reranker":
+            lines.append(
+                f"  codes, first hits reordered: recall@10 {held['trained']:.3f}; "
+                f"in the order of the scan: {held['start']:.3f}"
+            )
+            continue
         method = held["start_method"]
         lines.append(
             f"  {name}: recall@10 {held['trained']:.3f} on held-out queries; "

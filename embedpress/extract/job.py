@@ -18,7 +18,7 @@ from embedpress.extract.text import TextExtractor
 from embedpress.extract.texts import open_texts
 from embedpress.extract.work import Embedder, EmbedPhotos, EmbedTexts, ReadPhotos
 from embedpress.threads import check_threads
-from embedpress.vectors.budget import Budget
+from embedpress.vectors.budget import Budget, peak_bytes, resident_bytes
 from embedpress.vectors.manifest import Manifest
 
 _HERE = RunOptions()
@@ -106,7 +106,9 @@ def extract_text(
         num_threads=num_threads,
     )
     extractor.check_batch_tokens(batch_tokens)
-    most = budget.left("this model") // TEXT_COPIES
+    extractor.rehearse(batch_tokens)
+    # What the largest batch took comes again beside what is read ahead.
+    most = budget.left("this model", peak_bytes() - resident_bytes()) // TEXT_COPIES
     embedder = Embedder(
         extractor,
         model=model,

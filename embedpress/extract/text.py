@@ -16,6 +16,9 @@ from embedpress.extract.device import exact_float32, resolve_device
 from embedpress.extract.hub import model_folder
 from embedpress.extract.recipe import read_recipe
 
+TOKENIZED = 512
+"""Texts tokenized at once: a tokenizer notes far more of each than its ids."""
+
 
 class TextExtractor:
     """A BERT-like network, its tokenizer and its pooling.
@@ -142,10 +145,18 @@ class TextExtractor:
                 f"batch_tokens must be at least max_length ({self.max_length}), not {batch_tokens}"
             )
 
+    def rehearse(self, batch_tokens: int) -> None:
+        """Run the largest batch there can be, after which the memory of batches is known."""
+        width = self.max_length
+        ids = np.full((batch_tokens // width, width), self.padding, np.int64)
+        self.encode_tokens(ids, np.ones_like(ids))
+
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of texts, each cut to `max_length`."""
         whole = [self.recipe.prepared(text) for text in texts]
-        tokens: list[list[int]] = self.tokenizer(whole, verbose=False)["input_ids"]
+        tokens: list[list[int]] = []
+        for start in range(0, len(whole), TOKENIZED):
+            tokens += self.tokenizer(whole[start : start + TOKENIZED], verbose=False)["input_ids"]
         long = [row for row, ids in enumerate(tokens) if len(ids) > self.max_length]
         if long:
             # Only the tokenizer knows which special tokens stay at the end of a cut text.

@@ -131,6 +131,16 @@ def resident_bytes() -> int:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
+        return peak_bytes()
+
+
+def peak_bytes() -> int:
+    """Return the most memory that this process ever held, in bytes."""
+    try:
+        # Not getrusage, which starts at what the parent held.
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
+    except (OSError, ValueError, IndexError):
         import resource
 
         unit = 1 if sys.platform == "darwin" else 1024
