@@ -41,6 +41,8 @@ NAMES = {
 }
 SCALES = {"60 thousand": 60_000, "1 million": 10**6, "100 million": 10**8}
 NONE = "–"
+SCAN = "-scan"
+"""Behind the name of a method of ours: its codes without the reranker."""
 
 Rows = list[dict[str, Any]]
 
@@ -61,7 +63,10 @@ def recall_table(rows: Rows) -> list[str]:
         return key[0], key[1] == "gaussian", -float(np.mean([r["unseen"] for r in groups[key]]))
 
     groups: dict[tuple[int, str], Rows] = {}
-    for row in rows:
+    alone = [
+        {**row, **row["scan"], "method": row["method"] + SCAN} for row in rows if "scan" in row
+    ]
+    for row in rows + alone:
         groups.setdefault((row["bytes"], row["method"]), []).append(row)
     for size, method in sorted(groups, key=place):
         cells = method_cells(groups[size, method], judged=judged)
@@ -80,7 +85,9 @@ def method_cells(runs: Rows, *, judged: bool) -> list[str]:
         return form.format(np.mean(values)) + off
 
     method, size = runs[0]["method"], runs[0]["bytes"]
-    name = f"**{NAMES[method]}**" if method in ALL_OURS else NAMES[method]
+    alone = method.endswith(SCAN)
+    name = NAMES[method.removesuffix(SCAN)]
+    name = f"{name}, scan alone" if alone else f"**{name}**" if method in ALL_OURS else name
     if len(runs) > 1:
         name += f", {len(runs)} seeds"
     model = [run["model_bytes"] for run in runs if "model_bytes" in run]

@@ -28,6 +28,8 @@ PUSHED = (
     "README.md",
     "canaries.safetensors",
     "code_decoder.onnx",
+    "rerank_documents.onnx",
+    "rerank_queries.onnx",
     "code_encoder.onnx",
     "config.json",
     "decoder.onnx",

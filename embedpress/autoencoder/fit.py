@@ -10,8 +10,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from embedpress.analyze.drift_folder import write_reference
-from embedpress.autoencoder.estimator import Compressor, Progress
+from embedpress.autoencoder.estimator import Compressor
 from embedpress.autoencoder.pretrained import save
+from embedpress.autoencoder.trainer import Progress
 from embedpress.errors import InputError
 from embedpress.vectors import metric_for, open_vectors
 from embedpress.vectors.files import check_no_file

@@ -22,9 +22,9 @@ def start_method(compressor: Compressor, tower: str) -> str:
     Returns
     -------
     {"PCA", "OPQ", "PRQ", "scan"}
-        PCA for latents, for the reranker a scan of the codes alone. A code with a codebook a slice starts as optimized product
-        quantization in its parametric form (Ge et al., 2013), any other as a product-residual
-        quantizer.
+        PCA for latents, for the reranker a scan of the codes alone. A code with a codebook a
+        slice starts as optimized product quantization in its parametric form (Ge et al., 2013),
+        any other as a product-residual quantizer.
     """
     if tower in ("latents", "reranker"):
         return "PCA" if tower == "latents" else "scan"

@@ -20,9 +20,9 @@ class Reranker(nn.Module):
     A scan scores a code as a sum of one table entry a byte. Here the codewords' sum passes
     a network of its own first, so that a byte can mean different things beside others, and costs
     no byte more. At the start it changes nothing: the documents' network is the identity and the
-    queries' one that of the tower. After Huijben et al., "Residual Quantization with Implicit Neural
-    Codebooks" (2024), whose decoder is conditional too, but learnt here from neighbours instead
-    of from reconstruction.
+    queries' one that of the tower. After Huijben et al., "Residual Quantization with Implicit
+    Neural Codebooks" (2024), whose decoder is conditional too, but learnt here from neighbours
+    instead of from reconstruction.
 
     Parameters
     ----------

@@ -232,9 +232,7 @@ def _tower_losses(
         commitment = latent.new_zeros(())
         if tower.quantizer is not None:
             latent, commitment = tower.quantizer.straight_through(latent)
-        queries = tower.query_encoder(
-            corrupted(asked, options.noise, options.mask, options.metric)
-        )
+        queries = tower.query_encoder(corrupted(asked, options.noise, options.mask, options.metric))
         teacher, scale = _teacher(asked, documents, own, temperature, options.metric)
         sizes = tower.temperatures()
         distillation = latent.new_zeros(())

@@ -91,15 +91,11 @@ class Validation:
             queries = encode_queries(tower, asked, device)
             first = faiss.knn(queries, stored, min(FIRST_HITS, len(stored)), metric=self.kind)[1]
             again = _in_blocks(reranker.queries, asked, device)
-            rows = [
-                reordered(
-                    *(torch.from_numpy(part[i : i + _ASKED]) for part in (first, again)),
-                    torch.from_numpy(documents),
-                    self.metric,
-                )
-                for i in range(0, len(first), _ASKED)
-            ]
-            return self._hit(torch.cat(rows)[:, : self.k].numpy())
+            kept = []
+            for low in range(0, len(first), _ASKED):
+                part, asking = (torch.from_numpy(x[low : low + _ASKED]) for x in (first, again))
+                kept.append(reordered(part, asking, torch.from_numpy(documents), self.metric))
+            return self._hit(torch.cat(kept)[:, : self.k].numpy())
 
         found = {"recall": recall(self.queries)}
         if self.corrupted is not None:

@@ -35,7 +35,7 @@ def search_command(
         str | None, typer.Option(help='Keep rows such as label == "food" and year > 2000.')
     ] = None,
     nprobe: Annotated[int | None, typer.Option(help="Inverted lists to visit.")] = None,
-    oversample: Annotated[int, typer.Option(help="Hits reordered by the rerank tier.")] = 10,
+    oversample: Annotated[int, typer.Option(help="Hits reordered, as a multiple of k.")] = 10,
     extractor: Annotated[
         str | None,
         typer.Option(help="Extractor for --text or --image; what made the index by default."),

@@ -11,11 +11,13 @@ import numpy as np
 
 from embedpress.errors import InputError
 from embedpress.evaluate.channel import channel_recall, fit_channel
-from embedpress.evaluate.exact import Floats, true_neighbors, unit_rows
+from embedpress.evaluate.exact import Floats, Ids, true_neighbors, unit_rows
 from embedpress.evaluate.forms import (
     Compressor,
     NestsLatents,
+    RerankingCompressor,
     in_blocks,
+    reordered,
     search_codes,
     search_latents,
 )
@@ -42,6 +44,8 @@ from embedpress.vectors.check import check_vectors
 RERANK_FACTORS = (1, 2, 5, 10, 20)
 SAMPLE_ROWS = 20_000
 DEPTHS = (1, 10, 100)
+RERANKED, OVERSAMPLE = "codes, reranked", 10
+"""Hits for one that counts which a reranker reorders, as a search does by default."""
 
 
 def evaluate(
@@ -130,6 +134,10 @@ def evaluate(
         say("codes")
         codes, seconds = _timed(compressor.encode, b)
         forms["codes"] = _form(task, compressor, "codes", codes, compressor.code_size, seconds)
+        if isinstance(compressor, RerankingCompressor) and compressor.reranks:
+            say("reranker")
+            again = reordered(compressor, codes, q, forms["codes"].found, OVERSAMPLE * k)
+            forms[RERANKED] = _again(task, forms["codes"], RERANKED, again)
     if compressor.n_components:
         say("latents")
         latents, seconds = _timed(compressor.transform, b)
@@ -153,7 +161,8 @@ def evaluate(
     peers: list[Form] = []
     if kinds:
         x = b if train is None else check_vectors(train, dim=compressor.dim, what="train")
-        peers = peers_of(task, x, forms, kinds)
+        rivals = {name: form for name, form in forms.items() if name != RERANKED}
+        peers = peers_of(task, x, rivals, kinds)
         rows += [peer.row for peer in peers]
         if CURVE_PEER in kinds:
             curve += peer_curve(task, x, sizes)
@@ -225,6 +234,14 @@ def _form(
         *mean_with_ci(per_query, seed=task.seed),
         encode_rows_per_second=len(task.base) / max(seconds, 1e-9),
     )
+    return Form(row, found, per_query)
+
+
+def _again(task: Task, form: Form, name: str, found: Ids) -> Form:
+    """What was found with a form, in another order."""
+    per_query = recall_at_k(found, task.truth)
+    recall, low, high = mean_with_ci(per_query, seed=task.seed)
+    row = replace(form.row, name=name, recall=recall, low=low, high=high)
     return Form(row, found, per_query)
 
 

@@ -38,7 +38,11 @@ class FolderIndex:
         manifest = self._index.manifest
         self.form: str = manifest.what
         self.factory: str = manifest.factory
-        self.reranks: str | None = None if manifest.rerank == "none" else manifest.rerank
+        self.reranks: str | None = None
+        if manifest.rerank != "none":
+            self.reranks = f"{manifest.rerank} rerank tier"
+        elif self._index.reranks:
+            self.reranks = "reranker"
         ivf: Any = self._index.faiss
         self.n_lists = int(getattr(ivf, "nlist", 0))
         self.nprobe: int | None = int(ivf.nprobe) if self.n_lists else None

@@ -24,7 +24,7 @@ class IndexSearch(Protocol):
         Inverted lists visited by default; None where there are none.
     n_lists : int
     reranks : str or None
-        The form of its rerank tier.
+        What reorders its first hits by default.
     """
 
     form: str
@@ -64,7 +64,7 @@ def index_loss(task: Task, index: IndexSearch, form: Form) -> IndexLoss:
             name = "all of it" if nprobe is None else f"nprobe {nprobe}"
             points.append(
                 IndexPoint(
-                    f"{name}, {index.reranks} rerank tier" if rerank else name,
+                    f"{name}, {index.reranks}" if rerank else name,
                     nprobe,
                     rerank,
                     default,

@@ -19,6 +19,7 @@ from embedpress.index.filter import filter_rows
 from embedpress.index.hits import Hits, RangeHits, best_first, padded
 from embedpress.index.manifest import IndexManifest, read_index_manifest
 from embedpress.index.rerank import RerankTier
+from embedpress.index.reranker import reranked_scores
 from embedpress.index.scan import faiss_metric, query_form
 from embedpress.index.selection import Selection, read_deleted
 from embedpress.index.table import read_table, values_of
@@ -29,6 +30,7 @@ from embedpress.vectors.files import check_own
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
+Codes = NDArray[np.uint8]
 
 LARGEST_K = 10_000
 _FILTERS = 32
@@ -159,9 +161,10 @@ class SearchIndex:
             Inverted lists to visit. By default what the index was built with, and more for
             queries that found fewer than `k` rows in them.
         oversample : int
-            With a rerank tier, the first ``oversample * k`` hits are reordered by it.
+            The first ``oversample * k`` hits are reordered: by the rerank tier, without one by
+            the compressor's reranker.
         rerank : bool, optional
-            By default, whether there is a rerank tier.
+            By default, whether there is one of these.
 
         Returns
         -------
@@ -171,17 +174,26 @@ class SearchIndex:
             raise UsageError(f"k={k} must lie between 1 and {LARGEST_K}")
         if oversample < 1:
             raise UsageError(f"oversample={oversample} must be at least 1")
-        tier = self._tier(rerank)
+        tier = None if rerank is False else self.rerank_tier
+        learned = tier is None and rerank is not False and self.reranks
+        if rerank and tier is None and not learned:
+            raise UsageError(
+                f"nothing reranks the index at {self.path}: build it with a rerank tier, or fit "
+                "a compressor with a reranker"
+            )
         embeddings, asked = self._asked(queries, nprobe)
         selection = self._select(filter)
-        wanted = min(self.manifest.rows, k * oversample if tier else k)
+        wanted = min(self.manifest.rows, k * oversample if tier or learned else k)
         if wanted == 0 or (selection is not None and selection.count == 0):
             rows = np.empty((len(asked), 0), np.int64)
             return padded(rows, rows.astype(np.float32), k, self.manifest.metric)
         with faiss_threads(self.num_threads):
-            scores, rows = self._scan(asked, wanted, selection, nprobe)
+            scores, rows, codes = self._scan(asked, wanted, selection, nprobe, learned)
         if tier is not None:
             scores = tier.scores(embeddings, rows, self.manifest.metric)
+        elif codes is not None:
+            scores = reranked_scores(self.compressor, embeddings, rows, codes)
+        if tier is not None or codes is not None:
             order = best_first(scores, self.manifest.metric)
             rows, scores = np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1)
         return padded(rows, scores, k, self.manifest.metric)
@@ -219,7 +231,9 @@ class SearchIndex:
             raise UsageError(f"radius={radius} must be a finite number")
         if limit < 1:
             raise UsageError(f"limit={limit} must be at least 1")
-        tier = self._tier(rerank)
+        if rerank and self.rerank_tier is None:
+            raise UsageError(f"the index at {self.path} has no rerank tier: build it with one")
+        tier = None if rerank is False else self.rerank_tier
         embeddings, asked = self._asked(queries, nprobe)
         selection = self._select(filter)
         sizes, rows, scores = [0], [np.empty(0, np.int64)], [np.empty(0, np.float32)]
@@ -261,10 +275,10 @@ class SearchIndex:
             )
         return found
 
-    def _tier(self, rerank: bool | None) -> RerankTier | None:
-        if rerank and self.rerank_tier is None:
-            raise UsageError(f"the index at {self.path} has no rerank tier: build it with one")
-        return None if rerank is False else self.rerank_tier
+    @property
+    def reranks(self) -> bool:
+        """Whether the compressor's reranker can reorder what is found here."""
+        return self.manifest.what == "codes" and self.compressor.reranks
 
     def _asked(self, queries: ArrayLike, nprobe: int | None) -> tuple[Floats, Floats]:
         """Query embeddings, checked, and as the scan takes them."""
@@ -304,23 +318,39 @@ class SearchIndex:
         return index
 
     def _scan(
-        self, queries: Floats, k: int, selection: Selection | None, nprobe: int | None
-    ) -> tuple[Floats, Ints]:
+        self,
+        queries: Floats,
+        k: int,
+        selection: Selection | None,
+        nprobe: int | None,
+        with_codes: bool,
+    ) -> tuple[Floats, Ints, Codes | None]:
+        """Scores and rows of the nearest, with their codes where these are asked for."""
         index = self.faiss if selection is None else self._selectable
         if not isinstance(index, faiss.IndexIVF):
             scores, rows = index.search(queries, k, params=_parameters(index, selection, 1))
-            return scores, self._check_rows(rows)
+            self._check_rows(rows)
+            return scores, rows, self._flat_codes[rows] if with_codes else None
         visited = nprobe or self.faiss_nprobe
-        scores, rows = index.search(queries, k, params=_parameters(index, selection, visited))
+        found = _search_lists(index, queries, k, selection, visited, with_codes)
         reachable = min(k, self.manifest.count if selection is None else selection.count)
         while nprobe is None and visited < index.nlist:
-            few = np.flatnonzero(rows[:, reachable - 1] < 0)
+            few = np.flatnonzero(found[1][:, reachable - 1] < 0)
             if not len(few):
                 break
             visited = min(4 * visited, index.nlist)
-            parameters = _parameters(index, selection, visited)
-            scores[few], rows[few] = index.search(queries[few], k, params=parameters)
-        return scores, self._check_rows(rows)
+            again = _search_lists(index, queries[few], k, selection, visited, with_codes)
+            for whole, part in zip(found, again, strict=True):
+                whole[few] = part
+        self._check_rows(found[1])
+        return found[0], found[1], found[2] if with_codes else None
+
+    @cached_property
+    def _flat_codes(self) -> Codes:
+        """The codes (rows, code_size) of an IndexPQ where they lie."""
+        codes = self.faiss.codes
+        view: Any = faiss.rev_swig_ptr(codes.data(), codes.size())
+        return np.asarray(view, np.uint8).reshape(self.faiss.ntotal, -1)
 
     @property
     def faiss_nprobe(self) -> int:
@@ -376,6 +406,20 @@ def _selection(
         return None if live is None else Selection(live)
     kept = filter_rows(table, expression)
     return Selection(kept if live is None else kept & live)
+
+
+def _search_lists(
+    index: Any,
+    queries: Floats,
+    k: int,
+    selection: Selection | None,
+    nprobe: int,
+    with_codes: bool,
+) -> tuple[NDArray[Any], ...]:
+    parameters = _parameters(index, selection, nprobe)
+    search = index.search_and_return_codes if with_codes else index.search
+    found: tuple[NDArray[Any], ...] = search(queries, k, params=parameters)
+    return found
 
 
 def _parameters(index: Any, selection: Selection | None, nprobe: int) -> Any:

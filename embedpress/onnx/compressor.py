@@ -21,6 +21,7 @@ from embedpress.vectors.document import read_document
 Floats = NDArray[np.float32]
 
 FORMAT_VERSION = 1
+RERANKER_GRAPHS = ("rerank_documents.onnx", "rerank_queries.onnx")
 BATCH_ROWS = 64
 """Vectors of one run: with the scores of their codewords, 32 KB each, they stay in the cache."""
 
@@ -65,6 +66,8 @@ def _check_config(config: dict[str, Any], file: Path) -> None:
         type(size) is int and 1 <= size < largest for size in nested
     ):
         raise FormatError(f"{file}: nested_sizes is {nested!r}, not sizes below n_components")
+    if type(config.get("reranker", False)) is not bool:
+        raise FormatError(f"{file}: reranker is {config['reranker']!r}, neither true nor false")
     if config.get("n_components") is None and config.get("code_size") is None:
         raise FormatError(f"{file} names neither n_components nor code_size")
 
@@ -87,6 +90,8 @@ class OnnxCompressor:
     latent_sizes : tuple of int
         `n_components` and before it the sizes that are nested in it: the first so many floats
         of a latent, scored against as many of a query's, are a latent too.
+    reranks : bool
+        Whether there is a reranker of the first hits of a scan of codes.
     metric : {"cosine", "ip", "l2"}
     fingerprint : str
         sha256 of the trained weights and configuration.
@@ -106,6 +111,7 @@ class OnnxCompressor:
         whole = [] if self.n_components is None else [self.n_components]
         self.latent_sizes: tuple[int, ...] = (*self.config.get("nested_sizes", []), *whole)
         self.code_size: int | None = self.config.get("code_size")
+        self.reranks: bool = bool(self.config.get("reranker")) and self.code_size is not None
         self.metric: str = self.config["metric"]
         self.fingerprint: str = self.config["fingerprint"]
         self.num_threads = check_threads(num_threads)
@@ -143,6 +149,18 @@ class OnnxCompressor:
         """Queries (n, code_size * slice), float32, as FAISS's scan of the codes takes them."""
         self._need("code_size")
         return self._run("query_encoder.onnx", "code_queries", self._embeddings(X))
+
+    def rerank_documents(self, codes: ArrayLike) -> Floats:
+        """What the reranker makes of codes (n, code_size): vectors (n, code width), float32."""
+        width = self._need("code_size")
+        self._need_reranker()
+        checked = check_codes(np.asarray(codes), code_size=width)
+        return self._run(RERANKER_GRAPHS[0], "documents", checked)
+
+    def rerank_queries(self, X: ArrayLike) -> Floats:
+        """Queries (n, code width), float32, scored against rerank documents by the metric."""
+        self._need_reranker()
+        return self._run(RERANKER_GRAPHS[1], "queries", self._embeddings(X))
 
     def codebooks(self) -> Floats:
         """Centroids (code_size, 256, slice), float32, of the product quantizer over codes."""
@@ -194,6 +212,7 @@ class OnnxCompressor:
         expected = ["encoder.onnx", "query_encoder.onnx"]
         expected += ["decoder.onnx"] if self.n_components else []
         expected += ["code_decoder.onnx"] if self.code_size else []
+        expected += RERANKER_GRAPHS if self.reranks else []
         narrow = ("latent_encoder.onnx", "code_encoder.onnx")
         for name in [*expected, *(name for name in narrow if (self.path / name).exists())]:
             try:
@@ -216,6 +235,10 @@ class OnnxCompressor:
         if value is None:
             raise InputError(f"the compressor at {self.path} has no {name}: fit it with one")
         return value
+
+    def _need_reranker(self) -> None:
+        if not self.reranks:
+            raise InputError(f"the compressor at {self.path} has no reranker: fit it with one")
 
     def _narrowest(self, file: str) -> str:
         """The graph with only one output where both were exported: half the arithmetic."""
@@ -240,11 +263,14 @@ class OnnxCompressor:
         except Exception as error:  # onnxruntime's exceptions share no public base
             raise FormatError(f"{self.path / file} cannot be run: {first_line(error)}") from None
         found: NDArray[Any] = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+        width = self.config.get("code_width") or 0
         widths = {
             "latents": self.n_components,
             "codes": self.code_size,
             "embeddings": self.dim,
-            "code_queries": (self.config.get("stages") or 0) * (self.config.get("code_width") or 0),
+            "code_queries": (self.config.get("stages") or 0) * width,
+            "documents": width,
+            "queries": width,
         }
         if found.shape != (len(x), widths[output]):
             raise FormatError(f"{self.path / file}: {output} has the shape {found.shape}")

@@ -18,7 +18,7 @@ from embedpress.onnx import graph
 from embedpress.onnx.builder import OPSET
 from embedpress.onnx.bundle import Bundle
 from embedpress.onnx.canary import INPUTS, VECTORS, pack
-from embedpress.onnx.compressor import read_config
+from embedpress.onnx.compressor import RERANKER_GRAPHS, read_config
 from embedpress.onnx.extractor import FILE, TOKENIZER
 from embedpress.onnx.extractor import GRAPHS as EXTRACTOR_GRAPHS
 from embedpress.onnx.image_bundle import image_bundle
@@ -45,6 +45,7 @@ GRAPHS = (
     "code_decoder.onnx",
     "latent_encoder.onnx",
     "code_encoder.onnx",
+    *RERANKER_GRAPHS,
 )
 """All that a folder can have; one that an earlier compressor left there is removed."""
 COPIED = ("model.safetensors", "metrics.json", "README.md")
@@ -98,6 +99,11 @@ def write_graphs(compressor: Compressor, config: dict[str, Any], folder: Path) -
         models["decoder.onnx"] = graph.decoder_graph(scale, dim, latents, stamp)
     if codes is not None:
         models["code_decoder.onnx"] = graph.decoder_graph(scale, dim, codes, stamp)
+    reranker = compressor.reranker_
+    if reranker is not None and codes is not None and codes.quantizer is not None:
+        documents, queries = RERANKER_GRAPHS
+        models[documents] = graph.rerank_documents_graph(reranker, codes.quantizer, stamp)
+        models[queries] = graph.rerank_queries_graph(scale, dim, reranker, stamp)
     if latents is not None and codes is not None:
         # ONNX Runtime computes every output of a graph, wanted or not.
         models["latent_encoder.onnx"] = graph.encoder_graph(scale, dim, latents, None, stamp)
@@ -152,6 +158,10 @@ def _expected(compressor: Compressor, name: str, output: str, x: NDArray[Any]) -
         return compressor.encode(x)
     if output == "code_queries":
         return compressor.encode_queries(x)
+    if output == "documents":
+        return compressor.rerank_documents(x)
+    if output == "queries":
+        return compressor.rerank_queries(x)
     if "query" in name:
         return compressor.transform_queries(x)
     # set_output() may have made transform give a table.

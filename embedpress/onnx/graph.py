@@ -11,6 +11,7 @@ from torch import nn
 
 from embedpress.autoencoder.network import SHORTEST, InputScale, ResidualMap, Tower
 from embedpress.autoencoder.quantizer import CODEBOOK_SIZE, AdditiveQuantizer
+from embedpress.autoencoder.reranker import Reranker
 from embedpress.onnx.builder import GraphBuilder, Port
 
 RUN = 16
@@ -197,6 +198,30 @@ def decoder_graph(
     factor = np.float32(1) if scale.metric == "cosine" else _numpy(scale.scale)
     graph.add("Mul", y, graph.weight("scale", factor), name="embeddings")
     return graph.model([port], [("embeddings", TensorProto.FLOAT, (dim,))], metadata)
+
+
+def rerank_documents_graph(
+    reranker: Reranker, quantizer: AdditiveQuantizer, metadata: dict[str, str]
+) -> onnx.ModelProto:
+    """``codes`` -> ``documents``, which a reranker scores."""
+    graph = GraphBuilder()
+    words = lookup(graph, "codes", quantizer)
+    residual_map(graph, words, reranker.documents, "documents", "documents")
+    width = reranker.documents.linear.out_features
+    codes: Port = ("codes", TensorProto.UINT8, (quantizer.code_size,))
+    return graph.model([codes], [("documents", TensorProto.FLOAT, (width,))], metadata)
+
+
+def rerank_queries_graph(
+    scale: InputScale, dim: int, reranker: Reranker, metadata: dict[str, str]
+) -> onnx.ModelProto:
+    """``embeddings`` -> ``queries``, which a reranker scores against its documents."""
+    graph = GraphBuilder()
+    x = scaled(graph, "embeddings", scale)
+    residual_map(graph, x, reranker.queries, "queries", "queries")
+    width = reranker.queries.linear.out_features
+    embeddings: Port = ("embeddings", TensorProto.FLOAT, (dim,))
+    return graph.model([embeddings], [("queries", TensorProto.FLOAT, (width,))], metadata)
 
 
 def _numpy(tensor: torch.Tensor) -> NDArray[np.float32]:

@@ -1,111 +1,156 @@
+"""The reranker: what it starts as, what it learns from, when it is kept, and how it is saved."""
+
 from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from samples import SMALL, curved
 
-from embedpress import Compressor
-from embedpress.autoencoder import polish
+from embedpress import Compressor, load
+from embedpress.autoencoder.losses import perplexity_scales
 from embedpress.autoencoder.neighbors import Neighborhoods
-from embedpress.autoencoder.network import Tower
-from embedpress.autoencoder.polish import polish_losses
-from embedpress.autoencoder.quantizer import AdditiveQuantizer
+from embedpress.autoencoder.pretrained import load_compressor, save
+from embedpress.autoencoder.reranker import Reranker, reordered
+from embedpress.autoencoder.trainer import _reranker_losses
+from embedpress.errors import InputError
 
-TEMPERATURE = 0.05
-
-
-def scored(queries: np.ndarray, documents: np.ndarray, metric: str) -> np.ndarray:
-    scores = queries.astype(np.float64) @ documents.T.astype(np.float64)
-    return scores - np.square(documents).sum(axis=1) / 2 if metric == "l2" else scores
+OPTIONS: dict[str, Any] = {**SMALL, "n_components": None, "monitor": "recall", "epochs": 25}
 
 
-def log_softmax(scores: np.ndarray) -> np.ndarray:
-    shifted = scores - scores.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-
-
-def untrained(metric: str, x: np.ndarray) -> tuple[Compressor, np.ndarray]:
-    compressor = Compressor(None, 4, epochs=0, metric=metric, num_threads=1).fit(x)
-    with torch.no_grad():
-        return compressor, compressor.scale_(torch.from_numpy(x)).numpy()
-
-
-def parts_of(compressor: Compressor) -> tuple[Tower, AdditiveQuantizer]:
-    tower = compressor.code_tower_
-    assert tower is not None
-    assert tower.quantizer is not None
-    return tower, tower.quantizer
+@pytest.fixture(scope="module")
+def trained() -> Compressor:
+    compressor = Compressor(**OPTIONS).fit(curved(1500))
+    assert compressor.reranker_ is not None
+    return compressor
 
 
 @pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
-def test_a_small_base_is_scored_whole(
-    embeddings: np.ndarray, metric: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Fewer documents than a list has places: the divergence is that of all of them."""
-    monkeypatch.setattr(polish, "ANCHORS", 10_000)
-    monkeypatch.setattr(polish, "FOUND", 10_000)
-    compressor, unit = untrained(metric, embeddings)
-    tower, quantizer = parts_of(compressor)
-    losses = polish_losses(
-        tower,
-        quantizer,
-        Neighborhoods(unit, metric, seeds=4, size=8, anchors=8),
-        np.random.default_rng(0),
-        temperature=TEMPERATURE,
-        noise=0,
-        mask=0,
-        reconstruction_weight=0.5,
-        device=torch.device("cpu"),
+def test_a_new_reranker_leaves_the_order_of_a_scan(metric: str) -> None:
+    x = curved(400)
+    compressor = Compressor(**{**OPTIONS, "metric": metric, "epochs": 1}).fit(x)
+    tower = compressor.code_tower_
+    assert tower is not None
+    assert tower.quantizer is not None
+    compressor.reranker_ = compressor._builder().reranker(tower)
+    found = compressor.rerank_documents(compressor.encode(x))
+    words = tower.quantizer.lookup(torch.from_numpy(compressor.encode(x).astype(np.int64)))
+    np.testing.assert_allclose(found, words.detach().numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        compressor.rerank_queries(x), compressor.encode_queries(x), rtol=1e-5, atol=1e-6
     )
+
+
+def test_hits_are_reordered_by_score_and_none_is_lost() -> None:
+    rng = np.random.default_rng(0)
+    queries, documents = (torch.from_numpy(rng.normal(size=(n, 5))) for n in (7, 40))
+    first = torch.stack([torch.from_numpy(rng.permutation(40)[:12]) for _ in range(7)])
+    for metric in ("ip", "l2"):
+        again = reordered(first, queries, documents, metric)
+        assert torch.equal(again.sort().values, first.sort().values)
+        for query, row in zip(queries, again, strict=True):
+            scores = documents[row] @ query
+            if metric == "l2":
+                scores = -(documents[row] - query).square().sum(dim=1)
+            assert bool((scores.diff() <= 1e-9).all())
+
+
+def test_the_loss_is_the_divergence_of_the_neighbours_it_gives(trained: Compressor) -> None:
+    """Against a plain numpy computation; without mixing, and at a given temperature."""
+    unit = curved(60, seed=3)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    tower, reranker = trained.code_tower_, trained.reranker_
+    assert tower is not None
+    assert reranker is not None
+    neighborhoods = Neighborhoods(unit, "cosine", seeds=2, size=60, anchors=60)
+    options = replace(trained._trainer_options(), mixup=0, temperature=0.1)
+    rng, cpu = np.random.default_rng(0), torch.device("cpu")
+    losses = _reranker_losses(reranker.eval(), tower, neighborhoods, options, rng, cpu)
     parts = next(losses)
-    with torch.no_grad():
-        stored = quantizer.lookup(quantizer.assign(tower.encoder(torch.from_numpy(unit)))).numpy()
-        asked = tower.query_encoder(torch.from_numpy(unit)).numpy()
-    own = np.eye(len(unit), dtype=bool)
+    teacher = unit.astype(np.float64) @ unit.T / 0.1
+    scale = float(reranker.log_scale.detach().exp()) / 0.1
+    student = trained.rerank_queries(unit).astype(np.float64)
+    student = student @ trained.rerank_documents(trained.encode(unit)).T * scale
+    for scores in (teacher, student):
+        np.fill_diagonal(scores, -1e9)
     wanted, given = (
-        log_softmax(np.where(own, -1e9, scores / TEMPERATURE))
-        for scores in (scored(unit, unit, metric), scored(asked, stored, metric))
+        s - s.max(1, keepdims=True) - np.log(np.exp(s - s.max(1, keepdims=True)).sum(1))[:, None]
+        for s in (teacher, student)
     )
-    divergence = np.where(own, 0, np.exp(wanted) * (wanted - given)).sum(axis=1).mean()
-    assert divergence > 1e-4
-    assert float(parts["distillation"].detach()) == pytest.approx(divergence, rel=1e-3)
-    total = parts["distillation"] + 0.5 * parts["reconstruction"]
-    assert float(parts["loss"].detach()) == pytest.approx(float(total.detach()), rel=1e-5)
+    divergence = float((np.exp(wanted) * (wanted - given)).sum(axis=1).mean())
+    assert divergence > 1e-3
+    assert float(parts["loss"].detach()) == pytest.approx(divergence, rel=1e-3)
+    tower.zero_grad()
+    parts["loss"].backward()  # type: ignore[no-untyped-call]
+    assert all(p.grad is None for p in tower.encoder.parameters())
+    assert reranker.documents.linear.weight.grad is not None
 
 
-def test_codes_stay_while_queries_and_codewords_learn(embeddings: np.ndarray) -> None:
-    compressor, unit = untrained("cosine", embeddings)
-    tower, quantizer = parts_of(compressor)
-    losses = polish_losses(
-        tower,
-        quantizer,
-        Neighborhoods(unit, "cosine", seeds=4, size=8, anchors=8, queries=unit[:30].copy()),
-        np.random.default_rng(0),
-        temperature=TEMPERATURE,
-        noise=0,
-        mask=0,
-        reconstruction_weight=0.5,
-        device=torch.device("cpu"),
+@pytest.mark.parametrize("perplexity", [3.0, 12.0])
+def test_every_anchor_is_given_its_own_temperature(perplexity: float) -> None:
+    rng = np.random.default_rng(0)
+    spread = torch.from_numpy(rng.lognormal(0, 1.5, (20, 1)))
+    scores = torch.from_numpy(rng.normal(size=(20, 90))) * spread
+    own = torch.zeros(20, 90, dtype=torch.bool)
+    own[torch.arange(20), torch.arange(20)] = True
+    scales = perplexity_scales(scores, own, perplexity)
+    shares = (scores.masked_fill(own, -1e9) * scales).softmax(dim=1)
+    entropy = -(shares * shares.clamp(min=1e-30).log()).sum(dim=1)
+    np.testing.assert_allclose(entropy.exp(), perplexity, rtol=1e-2)
+    # Equal scores allow of no perplexity but their number: still finite.
+    assert bool(torch.isfinite(perplexity_scales(torch.ones(2, 9), own[:2, :9])).all())
+
+
+def test_it_is_kept_only_where_held_out_queries_gain(trained: Compressor) -> None:
+    records = trained.history_["reranker"]
+    assert records[0]["recall"] == pytest.approx(
+        max(r["recall"] for r in trained.history_["codes"]), abs=5e-3
     )
-    for parts in (next(losses), next(losses)):
-        tower.zero_grad()
-        parts["loss"].backward()  # type: ignore[no-untyped-call]
-        assert all(p.grad is None for p in tower.encoder.parameters())
-        for learnt in (quantizer.codebooks, tower.query_encoder.linear.weight):
-            assert learnt.grad is not None
-            assert float(learnt.grad.abs().max()) > 0
+    assert max(r["recall"] for r in records) > records[0]["recall"]
+    for options in (
+        {"reranker": False},
+        {"monitor": "loss"},
+        {"validation_fraction": 0},
+        {"epochs": 0},
+    ):
+        without = Compressor(**{**OPTIONS, "epochs": 2, **options}).fit(curved(300))
+        assert without.reranker_ is None
+        assert "reranker" not in without.history_
+        with pytest.raises(InputError, match="no reranker"):
+            without.rerank_queries(curved(3))
 
 
-def test_polishing_follows_the_training_of_codes_where_recall_decides(
-    embeddings: np.ndarray,
-) -> None:
-    def last_steps(monitor: str) -> dict[str, int]:
-        compressor = Compressor(6, 4, epochs=16, monitor=monitor, num_threads=1).fit(embeddings)
-        steps = {name: [r["step"] for r in h] for name, h in compressor.history_.items()}
-        assert all(found == sorted(set(found)) for found in steps.values())
-        return {name: found[-1] for name, found in steps.items()}
+def test_more_training_makes_a_new_one(trained: Compressor, tmp_path: Path) -> None:
+    save(trained, tmp_path / "model")
+    again = load_compressor(tmp_path / "model")
+    again.set_params(epochs=3).partial_fit(curved(1500))
+    first = again.history_.get("reranker", [{"step": 0}])
+    assert first[0]["step"] == 0
+    assert sum(record["step"] == 0 for record in first) == 1
 
-    trained = last_steps("loss")
-    steps = trained["latents"]
-    assert trained["codes"] == steps
-    assert last_steps("recall") == {"latents": steps, "codes": steps + steps // 8}
+
+def test_a_saved_one_gives_the_same(trained: Compressor, tmp_path: Path) -> None:
+    x = curved(50, seed=5)
+    save(trained, tmp_path / "model")
+    again, onnx = load_compressor(tmp_path / "model"), load(tmp_path / "model")
+    assert isinstance(again.reranker_, Reranker)
+    assert onnx.reranks
+    assert not onnx.bad_files()
+    codes = trained.encode(x)
+    for other in (again, onnx):
+        for got, expected in (
+            (other.rerank_documents(codes), trained.rerank_documents(codes)),
+            (other.rerank_queries(x), trained.rerank_queries(x)),
+        ):
+            np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+    assert again.history_["reranker"] == trained.history_["reranker"]
+    (tmp_path / "model" / "rerank_documents.onnx").write_bytes(b"x")
+    assert load(tmp_path / "model").bad_files() == ["rerank_documents.onnx"]
+    # A compressor without one takes the place of one with.
+    save(Compressor(**{**OPTIONS, "epochs": 0}).fit(x), tmp_path / "model")
+    assert not list((tmp_path / "model").glob("rerank_*"))
+    assert not load(tmp_path / "model").reranks
