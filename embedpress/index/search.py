@@ -188,12 +188,12 @@ class SearchIndex:
             rows = np.empty((len(asked), 0), np.int64)
             return padded(rows, rows.astype(np.float32), k, self.manifest.metric)
         with faiss_threads(self.num_threads):
-            scores, rows, codes = self._scan(asked, wanted, selection, nprobe, learned)
+            scores, rows = self._scan(asked, wanted, selection, nprobe)
         if tier is not None:
             scores = tier.scores(embeddings, rows, self.manifest.metric)
-        elif codes is not None:
-            scores = reranked_scores(self.compressor, embeddings, rows, codes)
-        if tier is not None or codes is not None:
+        elif learned:
+            scores = reranked_scores(self.compressor, embeddings, rows, self._codes(rows))
+        if tier is not None or learned:
             order = best_first(scores, self.manifest.metric)
             rows, scores = np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1)
         return padded(rows, scores, k, self.manifest.metric)
@@ -318,32 +318,38 @@ class SearchIndex:
         return index
 
     def _scan(
-        self,
-        queries: Floats,
-        k: int,
-        selection: Selection | None,
-        nprobe: int | None,
-        with_codes: bool,
-    ) -> tuple[Floats, Ints, Codes | None]:
-        """Scores and rows of the nearest, with their codes where these are asked for."""
+        self, queries: Floats, k: int, selection: Selection | None, nprobe: int | None
+    ) -> tuple[Floats, Ints]:
         index = self.faiss if selection is None else self._selectable
         if not isinstance(index, faiss.IndexIVF):
             scores, rows = index.search(queries, k, params=_parameters(index, selection, 1))
-            self._check_rows(rows)
-            return scores, rows, self._flat_codes[rows] if with_codes else None
+            return scores, self._check_rows(rows)
         visited = nprobe or self.faiss_nprobe
-        found = _search_lists(index, queries, k, selection, visited, with_codes)
+        scores, rows = index.search(queries, k, params=_parameters(index, selection, visited))
         reachable = min(k, self.manifest.count if selection is None else selection.count)
         while nprobe is None and visited < index.nlist:
-            few = np.flatnonzero(found[1][:, reachable - 1] < 0)
+            few = np.flatnonzero(rows[:, reachable - 1] < 0)
             if not len(few):
                 break
             visited = min(4 * visited, index.nlist)
-            again = _search_lists(index, queries[few], k, selection, visited, with_codes)
-            for whole, part in zip(found, again, strict=True):
-                whole[few] = part
-        self._check_rows(found[1])
-        return found[0], found[1], found[2] if with_codes else None
+            parameters = _parameters(index, selection, visited)
+            scores[few], rows[few] = index.search(queries[few], k, params=parameters)
+        return scores, self._check_rows(rows)
+
+    def _codes(self, rows: Ints) -> Codes:
+        """Codes (n_queries, n, code_size) of rows that a scan found; anything for -1."""
+        if isinstance(self.faiss, faiss.IndexPQ):
+            return self._flat_codes[rows]
+        lists, size = self.faiss.invlists, self.faiss.code_size
+        places = self._places[np.maximum(rows, 0).ravel()]
+        numbers = places >> 32
+        codes = np.empty((len(places), size), np.uint8)
+        order = np.argsort(numbers, kind="stable")
+        for part in np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1):
+            number = int(numbers[part[0]])
+            held: Any = faiss.rev_swig_ptr(lists.get_codes(number), lists.list_size(number) * size)
+            codes[part] = held.reshape(-1, size)[places[part] & 0xFFFFFFFF]
+        return codes.reshape(*rows.shape, size)
 
     @cached_property
     def _flat_codes(self) -> Codes:
@@ -351,6 +357,20 @@ class SearchIndex:
         codes = self.faiss.codes
         view: Any = faiss.rev_swig_ptr(codes.data(), codes.size())
         return np.asarray(view, np.uint8).reshape(self.faiss.ntotal, -1)
+
+    @cached_property
+    def _places(self) -> Ints:
+        """Of every row of an inverted file the list, and behind 32 bits its place in there."""
+        lists = self.faiss.invlists
+        places = np.full(self.manifest.rows, -1, np.int64)
+        for number in range(self.faiss.nlist):
+            size = lists.list_size(number)
+            if size:
+                rows: Any = faiss.rev_swig_ptr(lists.get_ids(number), size)
+                places[self._check_rows(rows)] = (number << 32) + np.arange(size)
+        if len(places) and places.min() < 0:
+            raise FormatError(f"{self.path} lacks rows that its manifest names: build it again")
+        return places
 
     @property
     def faiss_nprobe(self) -> int:
@@ -406,20 +426,6 @@ def _selection(
         return None if live is None else Selection(live)
     kept = filter_rows(table, expression)
     return Selection(kept if live is None else kept & live)
-
-
-def _search_lists(
-    index: Any,
-    queries: Floats,
-    k: int,
-    selection: Selection | None,
-    nprobe: int,
-    with_codes: bool,
-) -> tuple[NDArray[Any], ...]:
-    parameters = _parameters(index, selection, nprobe)
-    search = index.search_and_return_codes if with_codes else index.search
-    found: tuple[NDArray[Any], ...] = search(queries, k, params=parameters)
-    return found
 
 
 def _parameters(index: Any, selection: Selection | None, nprobe: int) -> Any:
