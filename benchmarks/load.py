@@ -78,7 +78,7 @@ def prepare() -> tuple[Path, Path]:
 
     embeddings, model, index = embeddings_folder(), WORK / NAME, WORK / "index"
     if not (index / "manifest.json").is_file():
-        command("fit", embeddings, "-o", WORK / "trained", "--time-budget", 60)
+        command("fit", embeddings, "-o", WORK / "trained", "--no-reranker", "--time-budget", 60)
         command("export", WORK / "trained", "-o", model, "--with-extractor", minilm_folder())
         command("compress", embeddings, "-m", model, "-o", WORK / "codes")
         command("index", WORK / "codes", "-m", model, "-o", index)

@@ -115,7 +115,9 @@ def trained(folder: Path, x: Floats, seconds: float) -> Path:
     if not (folder / "config.json").exists():
         from embedpress.autoencoder.pretrained import save
 
-        compressor = embedpress.Compressor(None, CODE_SIZE, metric=METRIC, time_budget=seconds)
+        compressor = embedpress.Compressor(
+            None, CODE_SIZE, metric=METRIC, reranker=False, time_budget=seconds
+        )
         save(compressor.fit(x[:100_000]), folder)
     return folder
 

@@ -35,7 +35,13 @@ def search_command(
         str | None, typer.Option(help='Keep rows such as label == "food" and year > 2000.')
     ] = None,
     nprobe: Annotated[int | None, typer.Option(help="Inverted lists to visit.")] = None,
-    oversample: Annotated[int, typer.Option(help="Hits reordered, as a multiple of k.")] = 10,
+    oversample: Annotated[
+        int | None, typer.Option(help="Hits reordered, as a multiple of k; 10 or 5 by default.")
+    ] = None,
+    rerank: Annotated[
+        bool | None,
+        typer.Option(help="Reorder first hits by the rerank tier, or by the reranker of codes."),
+    ] = None,
     extractor: Annotated[
         str | None,
         typer.Option(help="Extractor for --text or --image; what made the index by default."),
@@ -84,7 +90,9 @@ def search_command(
     questions = questions_for(opened.compressor, opened.manifest.extractor)
     with stopwatch() as seconds:
         if radius is None:
-            found = opened.search(questions, k, filter=filter, nprobe=nprobe, oversample=oversample)
+            found = opened.search(
+                questions, k, filter=filter, nprobe=nprobe, oversample=oversample, rerank=rerank
+            )
             records = opened.records(found)
         else:
             near = opened.range_search(questions, radius, filter=filter, nprobe=nprobe)

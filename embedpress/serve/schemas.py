@@ -73,7 +73,9 @@ class SearchRequest(Question):
     k: int = Field(10, ge=1, le=1000, strict=True, description="Hits a question.")
     filter: str | None = Field(None, description='As in: label == "food" and year > 2000')
     nprobe: int | None = Field(None, ge=1, le=1 << 20, description="Inverted lists to visit.")
-    oversample: int = Field(10, ge=1, le=100, description="Hits reordered, as a multiple of k.")
+    oversample: int | None = Field(
+        None, ge=1, le=100, description="Hits reordered, as a multiple of k."
+    )
     rerank: bool | None = Field(
         None, description="By default, whether there is a rerank tier or a reranker."
     )

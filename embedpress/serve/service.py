@@ -41,7 +41,7 @@ class Options:
     k: int = 10
     filter: str | None = None
     nprobe: int | None = None
-    oversample: int = 10
+    oversample: int | None = None
     rerank: bool | None = None
 
 

@@ -113,7 +113,7 @@ def test_a_mapped_index_and_a_few_queries_at_once_give_the_same(
     found = open_index(tmp_path / "index", model, memory_map=True).search(queries, K)
     np.testing.assert_array_equal(found.rows, whole.rows)
     np.testing.assert_allclose(found.scores, whole.scores, rtol=1e-5)
-    every = open_index(tmp_path / "index", model).search(queries[:1], N, oversample=1)
+    every = open_index(tmp_path / "index", model).search(queries[:1], N)
     assert sorted(every.rows[0]) == list(range(N))
 
 
