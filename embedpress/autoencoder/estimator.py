@@ -329,7 +329,7 @@ class Compressor(HubMixin, TrainedTowers):
         """A new one for the codes as they are now, where recall can tell whether it helps."""
         self.reranker_ = None
         self.history_.pop("reranker", None)
-        if not self.reranker or self.code_tower_ is None:
+        if self.code_tower_ is None or not trainer.reranks:
             return
         reranker = self._builder().reranker(self.code_tower_)
         records = trainer.reranker(reranker, self.code_tower_)

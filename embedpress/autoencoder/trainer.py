@@ -116,7 +116,7 @@ class Trainer:
             tower,
             lambda rng: _tower_losses(tower, self.neighborhoods, self.options, rng, device),
             _groups(tower, self.options),
-            self._share(1.0 if latents or not self.with_reranker else 1 - RERANKER_SHARE),
+            self._share(1 - RERANKER_SHARE if self.reranks and not latents else 1.0),
             LATENT_PASSES if latents else PASSES,
             None if validation is None else lambda: validation.recalls(tower, device),
         )
@@ -124,10 +124,10 @@ class Trainer:
     def reranker(self, reranker: Reranker, tower: Tower) -> list[Record]:
         """Train `reranker` for the codes of `tower`, which stay; as :meth:`tower` otherwise.
 
-        Not at all, and no record, where recall does not decide what is kept.
+        Not at all, and no record, where :attr:`reranks` is False.
         """
         validation, device = self.validation, self.device
-        if validation is None or self.options.monitor != "recall":
+        if validation is None or not self.reranks:
             return []
         reranker.to(device)
         return self._descend(
@@ -141,6 +141,12 @@ class Trainer:
             PASSES,
             lambda: validation.reranked(tower, reranker, device),
         )
+
+    @property
+    def reranks(self) -> bool:
+        """Whether a reranker is wanted, and recall can tell if it helps and decides."""
+        decides = self.validation is not None and self.options.monitor == "recall"
+        return self.with_reranker and decides
 
     def _share(self, share: float) -> float:
         """Seconds of a part of what latents, or codes and reranker, may take."""

@@ -238,7 +238,7 @@ def test_an_easy_target_takes_the_smallest_without_a_warning() -> None:
             curved(300), progress=lambda name, done, total: calls.append(name)
         )
     assert compressor.code_size_ == 8
-    assert set(calls) == {"codes of 8 bytes"}
+    assert set(calls) == {"codes of 8 bytes", "reranker"}
 
 
 @pytest.mark.parametrize("options", [{"validation_fraction": 0}, {"max_samples": 45}])
@@ -285,8 +285,9 @@ def test_training_that_does_harm_leaves_the_start(monitor: str, tmp_path: Path) 
 
 def test_training_that_helps_is_kept(fitted: Callable[..., Compressor]) -> None:
     compressor = fitted(n_components=3, code_size=2, monitor="recall", epochs=50)
-    assert compressor.fell_back_ == {"latents": False, "codes": False}
+    assert compressor.fell_back_ == {"latents": False, "codes": False, "reranker": False}
     held = figures(compressor)["held_out"]
+    assert held["reranker"]["start_method"] == "scan"
     assert all(held[name]["trained"] > held[name]["start"] for name in held)
 
 

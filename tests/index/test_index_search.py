@@ -230,7 +230,7 @@ def test_a_compressor_that_does_not_belong_to_it(
         ({"nprobe": 0}, "nprobe=0 must be at least 1"),
         ({"nprobe": -3}, "nprobe=-3 must be at least 1"),
         ({"oversample": 0}, "oversample=0 must be at least 1"),
-        ({"rerank": True}, "has no rerank tier"),
+        ({"rerank": True}, "nothing reranks the index"),
         ({"filter": "colour == 1"}, "names 'colour'"),
     ],
 )

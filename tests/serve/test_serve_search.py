@@ -95,7 +95,7 @@ def test_clients_at_the_same_time_get_each_their_own(
         ({"text": "a", "k": "ten"}, "integer"),
         ({"text": "a", "k": 2.5}, "integer"),
         ({"text": "a", "nprobe": 0}, "greater"),
-        ({"text": "a", "rerank": True}, "no rerank tier"),
+        ({"text": "a", "rerank": True}, "nothing reranks"),
         ({"image": "AAAA"}, "takes texts, not pictures"),
         ({"k": 3}, "exactly one of"),
         ({"text": "a", "image": "AAAA"}, "exactly one of"),
