@@ -90,8 +90,8 @@ class Compressor(HubMixin, TrainedTowers):
         multiple. `code_size` groups make a product quantizer, one group a residual
         quantizer. None chooses.
     epochs : int or None, default None
-        Passes over the training vectors, for each network; None makes 80 for latents and 60 for
-        codes and reranker, and more where these are fewer than 600 steps.
+        Passes over the training vectors, for each network; None makes 80, for codes 60,
+        and more where these are fewer than 600 steps.
     time_budget : float or None, default None
         Seconds for all networks; the learning rate falls to its end within it. With a
         budget two runs differ, since a clock decides. It holds for each training: every

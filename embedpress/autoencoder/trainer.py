@@ -29,7 +29,7 @@ from embedpress.autoencoder.validation import Validation
 
 Progress = Callable[[str, int, int], None]
 
-LATENT_PASSES, PASSES, FEWEST_STEPS = 80, 60, 600
+PASSES, CODE_PASSES, FEWEST_STEPS = 80, 60, 600
 """Of a training whose epochs were not given."""
 TEMPERATURE = 0.05
 """Of the codes' teacher where none was given: its neighbours count by nearness alone. Latents and
@@ -117,7 +117,7 @@ class Trainer:
             lambda rng: _tower_losses(tower, self.neighborhoods, self.options, rng, device),
             _groups(tower, self.options),
             self._share(1 - RERANKER_SHARE if self.reranks and not latents else 1.0),
-            LATENT_PASSES if latents else PASSES,
+            PASSES if latents else CODE_PASSES,
             None if validation is None else lambda: validation.recalls(tower, device),
         )
 

@@ -65,7 +65,7 @@ def fit_command(
     ] = 0.5,
     weight_decay: Annotated[float, typer.Option(help="Of AdamW.")] = 0.0,
     epochs: Annotated[
-        int | None, typer.Option(help="Passes over the vectors; 60 (latents 80) by default.")
+        int | None, typer.Option(help="Passes over the vectors; 80 (codes 60) by default.")
     ] = None,
     time_budget: TimeBudget = None,
     patience: Annotated[

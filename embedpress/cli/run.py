@@ -34,7 +34,7 @@ def run_command(
     code_size: CodeSize = None,
     target_recall: TargetRecall = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Passes over the vectors; 60 (latents 80) by default.")
+        int | None, typer.Option(help="Passes over the vectors; 80 (codes 60) by default.")
     ] = None,
     time_budget: TimeBudget = None,
     seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
