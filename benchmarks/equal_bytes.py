@@ -15,7 +15,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -35,6 +35,7 @@ from embedpress.evaluate.channel import fit_channel
 from embedpress.evaluate.exact import nearest_in_blocks, unit_rows
 from embedpress.evaluate.metrics import ndcg_at_k, recall_at_k, true_neighbors
 from embedpress.evaluate.recipes import recipes
+from embedpress.index.search import SearchIndex
 from embedpress.vectors.files import write_atomic
 
 DIMS = {"wordnet": 384, "medquad": 384, "photos": 2048}
@@ -153,9 +154,9 @@ def measure_ours(split: Split, job: Job, epochs: int | None) -> dict[str, Any]:
         reranker = sum(file.stat().st_size for file in model.glob("rerank_*.onnx"))
         row["model_bytes"] = scan["model_bytes"] + reranker
 
-        def search(
-            base: NDArray[np.float32], *, rerank: bool | None = None
-        ) -> tuple[NDArray[np.int64], float]:
+        built: list[SearchIndex] = []
+
+        def search(base: NDArray[np.float32]) -> tuple[NDArray[np.int64], float]:
             with tempfile.TemporaryDirectory(dir=folder) as part:
                 vectors, stored, index = (Path(part, n) for n in ("base.npy", "stored", "index"))
                 np.save(vectors, base)
@@ -163,13 +164,18 @@ def measure_ours(split: Split, job: Job, epochs: int | None) -> dict[str, Any]:
                 embedpress.compress(vectors, model, stored, what=job.what)
                 seconds = time.monotonic() - started
                 embedpress.build_index(stored, model, index, factory="Flat")
-                opened = embedpress.open_index(index, model)
-                return opened.search(split.queries, K, rerank=rerank).rows, seconds
+                built.append(embedpress.open_index(index, model))
+                return built[-1].search(split.queries, K).rows, seconds
 
+        row |= scores(split, search)
         if reranker:
-            scan |= scores(split, partial(search, rerank=False))
+            # The same bases in the same order, searched again without it.
+            again = iter(built)
+            scan |= scores(
+                split, lambda base: (next(again).search(split.queries, K, rerank=False).rows, None)
+            )
             row["scan"] = scan
-        return row | scores(split, search)
+        return row
 
 
 def measure_peer(split: Split, job: Job) -> dict[str, Any]:

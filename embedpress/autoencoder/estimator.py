@@ -333,7 +333,7 @@ class Compressor(HubMixin, TrainedTowers):
             return
         reranker = self._builder().reranker(self.code_tower_)
         records = trainer.reranker(reranker, self.code_tower_)
-        if records and kept_record(records, "recall") is not records[0]:
+        if kept_record(records, "recall") is not records[0]:
             self.reranker_, self.history_["reranker"] = reranker, records
 
     def _choose_size(
@@ -383,7 +383,7 @@ class Compressor(HubMixin, TrainedTowers):
             torch.device(self.device),
             with_latents=self.n_components is not None,
             with_codes=self.code_size is not None,
-            with_reranker=self.code_size is not None and self.reranker,
+            with_reranker=self.reranker,
             progress=progress,
             log=log,
         )

@@ -26,8 +26,10 @@ def start_method(compressor: Compressor, tower: str) -> str:
         slice starts as optimized product quantization in its parametric form (Ge et al., 2013),
         any other as a product-residual quantizer.
     """
-    if tower in ("latents", "reranker"):
-        return "PCA" if tower == "latents" else "scan"
+    if tower == "latents":
+        return "PCA"
+    if tower == "reranker":
+        return "scan"
     return "OPQ" if compressor.code_groups() == compressor.code_size_ else "PRQ"
 
 

@@ -175,16 +175,20 @@ def _config(compressor: Compressor) -> dict[str, Any]:
 
 def _tensors(compressor: Compressor) -> dict[str, torch.Tensor]:
     tensors: dict[str, torch.Tensor] = {"scale": compressor.scale_.scale}
-    modules = {
-        "latents": compressor.latent_tower_,
-        "codes": compressor.code_tower_,
-        "reranker": compressor.reranker_,
-    }
-    for prefix, module in modules.items():
+    for prefix, module in _modules(compressor).items():
         if module is not None:
             for name, value in module.state_dict().items():
                 tensors[f"{prefix}.{name}"] = value.detach().cpu().contiguous()
     return tensors
+
+
+def _modules(compressor: Compressor) -> dict[str, Tower | Reranker | None]:
+    """What is trained, by the names it has in weights and history."""
+    return {
+        "latents": compressor.latent_tower_,
+        "codes": compressor.code_tower_,
+        "reranker": compressor.reranker_,
+    }
 
 
 def _state(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
@@ -238,16 +242,11 @@ def _reranker(tensors: dict[str, torch.Tensor], compressor: Compressor) -> Reran
     state = _state(tensors, "reranker")
     if not state:
         return None
-    codes = compressor.code_tower_
-    if codes is None:
+    if compressor.code_tower_ is None:
         raise ValueError("a reranker of no codes")
     given = compressor.hidden_sizes
     documents = _map(state, "documents", hidden_sizes_of("reranker", given), compressor)
     queries = _map(state, "queries", hidden_sizes_of("codes", given), compressor)
-    width, dim = codes.width, codes.encoder.linear.in_features
-    for network, shape in ((documents, (width, width)), (queries, (width, dim))):
-        if network.linear.weight.shape != shape:
-            raise ValueError(f"a layer of {tuple(network.linear.weight.shape)}, not {shape}")
     reranker = Reranker(documents, queries)
     reranker.load_state_dict(state, assign=True)
     return reranker.eval()
@@ -268,9 +267,12 @@ def _check_fit(compressor: Compressor, config: dict[str, Any]) -> None:
         "groups": groups,
         "code_width": width,
     }
-    for name, value in {**held, "reranker": compressor.reranker_ is not None}.items():
-        if config.get(name, False if name == "reranker" else None) != value:
+    for name, value in held.items():
+        if config[name] != value:
             raise ValueError(f"{name} is {value!r}, not {config[name]!r}")
+    # Folders of before there were rerankers say nothing of one.
+    if config.get("reranker", False) != (compressor.reranker_ is not None):
+        raise ValueError("a reranker is there or not, unlike what config.json says")
     for name in ("metric", "n_components", "code_size"):
         value = getattr(compressor, name)
         found = name == "code_size" and value == AUTO and quantizer is not None
@@ -283,17 +285,17 @@ def _check_fit(compressor: Compressor, config: dict[str, Any]) -> None:
         )
     if not 0 < float(compressor.scale_.scale) < float("inf"):
         raise ValueError("the scale is not a positive number")
-    for tower in (latents, codes):
-        if tower is None:
-            continue
-        inner = tower.width if tower is latents else width
-        for network, shape in (
-            (tower.encoder, (inner, config["dim"])),
-            (tower.query_encoder, (inner, config["dim"])),
-            (tower.decoder, (config["dim"], inner)),
-        ):
-            if network.linear.weight.shape != shape:
-                raise ValueError(f"a layer of {tuple(network.linear.weight.shape)}, not {shape}")
+    dim, reranker = config["dim"], compressor.reranker_
+    layers: list[tuple[ResidualMap, tuple[int | None, int | None]]] = []
+    for tower, inner in ((latents, config["n_components"]), (codes, width)):
+        if tower is not None:
+            layers += [(tower.encoder, (inner, dim)), (tower.query_encoder, (inner, dim))]
+            layers.append((tower.decoder, (dim, inner)))
+    if reranker is not None:
+        layers += [(reranker.documents, (width, width)), (reranker.queries, (width, dim))]
+    for network, shape in layers:
+        if network.linear.weight.shape != shape:
+            raise ValueError(f"a layer of {tuple(network.linear.weight.shape)}, not {shape}")
 
 
 def _measured(
@@ -309,11 +311,7 @@ def _measured(
         history, sizes = metrics["history"], metrics.get("sizes", [])
         records = [record for records in history.values() for record in records]
         plain = all(type(value) in (int, float) for one in records for value in one.values())
-        modules = {
-            "latents": compressor.latent_tower_,
-            "codes": compressor.code_tower_,
-            "reranker": compressor.reranker_,
-        }
+        modules = _modules(compressor)
         named = all(modules.get(name) is not None and history[name] for name in history)
         recalls = {size["code_size"]: (size["start"], size["trained"]) for size in sizes}
         sized = all(

@@ -5,13 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from embedpress.autoencoder.losses import similarity
 from embedpress.autoencoder.network import ResidualMap
-
-FIRST_HITS = 100
-"""Hits of a scan that are looked at again, where nothing else is said."""
 
 
 class Reranker(nn.Module):
@@ -52,21 +48,3 @@ class Reranker(nn.Module):
             {"params": [self.log_scale], "lr": rate, "weight_decay": 0.0},
         ]
         return [group for group in groups if group["params"]]
-
-
-def reordered(first: Tensor, queries: Tensor, documents: Tensor, metric: str) -> Tensor:
-    """The same hits, by the inner products of the second look.
-
-    Parameters
-    ----------
-    first : Tensor of shape (n_queries, n_hits), int64
-        Rows of `documents`.
-    queries, documents : Tensor of shape (n, width)
-    metric : {"cosine", "ip", "l2"}
-
-    Returns
-    -------
-    Tensor of shape (n_queries, n_hits), int64
-    """
-    scores = similarity(queries, documents, metric).gather(1, first)
-    return first.gather(1, scores.argsort(dim=1, descending=True, stable=True))

@@ -124,11 +124,10 @@ class Trainer:
     def reranker(self, reranker: Reranker, tower: Tower) -> list[Record]:
         """Train `reranker` for the codes of `tower`, which stay; as :meth:`tower` otherwise.
 
-        Not at all, and no record, where :attr:`reranks` is False.
+        Where :attr:`reranks` says so.
         """
         validation, device = self.validation, self.device
-        if validation is None or not self.reranks:
-            return []
+        assert validation is not None
         reranker.to(device)
         return self._descend(
             "reranker",

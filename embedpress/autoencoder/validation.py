@@ -14,7 +14,9 @@ from torch import Tensor
 from embedpress.autoencoder.augment import corrupted
 from embedpress.autoencoder.network import Tower
 from embedpress.autoencoder.record import nested_recall
-from embedpress.autoencoder.reranker import FIRST_HITS, Reranker, reordered
+from embedpress.autoencoder.reranker import Reranker
+from embedpress.index.candidates import candidate_scores
+from embedpress.index.hits import best_first
 
 Floats = NDArray[np.float32]
 
@@ -22,8 +24,8 @@ LARGEST_BASE = 20_000
 MOST_QUERIES = 2_000
 FEWEST_QUERIES = 10
 """Held-out queries below which none are held out: their recall would say nothing."""
-_ASKED = 500
-"""Queries whose scores of the whole base are in memory at once."""
+FIRST_HITS = 100
+"""Hits that a reranker is judged by: as many as a search for twenty gives it."""
 
 
 class Validation:
@@ -91,11 +93,9 @@ class Validation:
             queries = encode_queries(tower, asked, device)
             first = faiss.knn(queries, stored, min(FIRST_HITS, len(stored)), metric=self.kind)[1]
             again = _in_blocks(reranker.queries, asked, device)
-            kept = []
-            for low in range(0, len(first), _ASKED):
-                part, asking = (torch.from_numpy(x[low : low + _ASKED]) for x in (first, again))
-                kept.append(reordered(part, asking, torch.from_numpy(documents), self.metric))
-            return self._hit(torch.cat(kept)[:, : self.k].numpy())
+            scores = candidate_scores(again, first, documents.__getitem__, l2=self.metric == "l2")
+            order = best_first(scores, self.metric)[:, : self.k]
+            return self._hit(np.take_along_axis(first, order, 1))
 
         found = {"recall": recall(self.queries)}
         if self.corrupted is not None:

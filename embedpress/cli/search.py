@@ -95,7 +95,9 @@ def search_command(
             )
             records = opened.records(found)
         else:
-            near = opened.range_search(questions, radius, filter=filter, nprobe=nprobe)
+            near = opened.range_search(
+                questions, radius, filter=filter, nprobe=nprobe, rerank=rerank
+            )
             records = opened.records(near)
     asked = {"k": k} if radius is None else {"radius": radius}
     result = {**asked, "seconds": seconds(), "hits": records}

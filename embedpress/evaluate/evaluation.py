@@ -15,7 +15,6 @@ from embedpress.evaluate.exact import Floats, Ids, true_neighbors, unit_rows
 from embedpress.evaluate.forms import (
     Compressor,
     NestsLatents,
-    RerankingCompressor,
     in_blocks,
     reordered,
     search_codes,
@@ -39,13 +38,13 @@ from embedpress.evaluate.result import (
 )
 from embedpress.evaluate.statistics import code_use, latent_space, reconstruction
 from embedpress.evaluate.task import Form, Task
+from embedpress.index.candidates import OVERSAMPLE, RerankingCompressor
 from embedpress.vectors.check import check_vectors
 
 RERANK_FACTORS = (1, 2, 5, 10, 20)
 SAMPLE_ROWS = 20_000
 DEPTHS = (1, 10, 100)
-RERANKED, OVERSAMPLE = "codes, reranked", 10
-"""Hits for one that counts which a reranker reorders, as a search does by default."""
+RERANKED = "codes, reranked"
 
 
 def evaluate(

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from embedpress.errors import InputError
 from embedpress.evaluate.exact import Floats, Ids, nearest_in_blocks
+from embedpress.index.candidates import RerankingCompressor, reranked_scores
 from embedpress.index.hits import best_first
-from embedpress.index.reranker import reranked_scores
 from embedpress.threads import faiss_threads
 
 Codes = NDArray[np.uint8]
@@ -78,21 +78,6 @@ class ReconstructsCodes(Protocol):
         """Vectors (n, w) that encoded queries are scored against."""
 
 
-@runtime_checkable
-class RerankingCompressor(Protocol):
-    """A compressor that may have a reranker of codes; see
-    :class:`embedpress.onnx.compressor.OnnxCompressor`."""
-
-    metric: str
-    reranks: bool
-
-    def rerank_documents(self, codes: Any, /) -> Floats:
-        """Vectors (n, w) of codes."""
-
-    def rerank_queries(self, X: Any, /) -> Floats:
-        """Vectors (n, w) of query embeddings, scored against these by the metric."""
-
-
 def in_blocks(function: Callable[[Any], NDArray[Any]], x: Any) -> NDArray[Any]:
     """Apply `function` to a few thousand rows at a time and join the results."""
     blocks = [function(x[s : s + BLOCK_ROWS]) for s in range(0, len(x), BLOCK_ROWS)]
@@ -126,7 +111,7 @@ def reordered(
 ) -> Ids:
     """What a search of codes found, its first `count` hits reordered by the reranker."""
     rows = found[:, :count]
-    scores = reranked_scores(compressor, queries, rows, codes[rows])
+    scores = reranked_scores(compressor, queries, rows, codes.__getitem__)
     order = best_first(scores, compressor.metric)
     return np.concatenate([np.take_along_axis(rows, order, 1), found[:, count:]], axis=1)
 

@@ -12,15 +12,13 @@ from numpy.typing import NDArray
 
 from embedpress.engine.hashed_file import HashedFile
 from embedpress.errors import EmbedpressError, FormatError, InputError
+from embedpress.index.candidates import candidate_scores
 from embedpress.index.unfinished import Growth
 from embedpress.vectors.files import check_own
 from embedpress.vectors.readers import read_npy_header
 
 Floats = NDArray[np.float32]
 FORMS = ("none", "int8", "float16", "float32")
-_BLOCK = 64 << 20
-"""Bytes of candidates that are compared at once."""
-
 
 Stored = tuple[NDArray[Any], Floats]
 """Vectors as a tier keeps them, and a float32 scale each under "int8"."""
@@ -118,33 +116,15 @@ class RerankTier:
         ndarray of shape (n_queries, n), float32
             Larger is nearer, but for "l2": squared distances. Infinitely far where there is none.
         """
-        worst = np.float32(np.inf if metric == "l2" else -np.inf)
-        scores = np.full(rows.shape, worst, np.float32)
-        if metric == "cosine":
-            queries = queries / np.linalg.norm(queries, axis=1, keepdims=True)
-        per_query = max(1, rows.shape[1] * queries.shape[1] * 4)
-        step = max(1, _BLOCK // per_query)
-        for low in range(0, len(rows), step):
-            cut = slice(low, low + step)
-            scores[cut] = self._block_scores(queries[cut], rows[cut], metric, worst)
-        return scores
+        if metric != "cosine":
+            return candidate_scores(queries, rows, self.rows, l2=metric == "l2")
+        asked = queries / np.linalg.norm(queries, axis=1, keepdims=True)
+        return candidate_scores(asked, rows, self._directions, l2=False)
 
-    def _block_scores(
-        self, queries: Floats, rows: NDArray[np.int64], metric: str, worst: np.float32
-    ) -> Floats:
-        # Each row is read once, and in the order of the file, whoever asks for it.
-        wanted, places = np.unique(rows, return_inverse=True)
-        vectors = self.rows(np.maximum(wanted, 0))
-        if metric == "cosine":
-            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        near = vectors[places.reshape(rows.shape)]
-        found: Floats
-        if metric == "l2":
-            near -= queries[:, None]
-            found = np.einsum("qnd,qnd->qn", near, near)
-        else:
-            found = np.matmul(near, queries[:, :, None])[..., 0]
-        return np.where(rows >= 0, found, worst)
+    def _directions(self, rows: NDArray[np.int64]) -> Floats:
+        vectors = self.rows(rows)
+        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return vectors
 
 
 def _begin_npy(file: HashedFile, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import faiss
 import numpy as np
@@ -13,13 +13,13 @@ import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 from embedpress.errors import FormatError, StorageError, UsageError
+from embedpress.index.candidates import OVERSAMPLE, reranked_scores
 from embedpress.index.faiss_door import read_index
 from embedpress.index.faiss_file import check_frame
 from embedpress.index.filter import filter_rows
 from embedpress.index.hits import Hits, RangeHits, best_first, padded
 from embedpress.index.manifest import IndexManifest, read_index_manifest
 from embedpress.index.rerank import RerankTier
-from embedpress.index.reranker import reranked_scores
 from embedpress.index.scan import faiss_metric, query_form
 from embedpress.index.selection import Selection, read_deleted
 from embedpress.index.table import read_table, values_of
@@ -33,13 +33,19 @@ Ints = NDArray[np.int64]
 Codes = NDArray[np.uint8]
 
 LARGEST_K = 10_000
-_BY_TIER, _BY_RERANKER = 10, 5
-"""Hits that are reordered for one that is wanted: what is far off in the codes, no network of
-codes brings back."""
+_OVERSAMPLE = 10
+"""Hits for one that is wanted which a rerank tier looks at."""
 _FILTERS = 32
 """Filters whose rows are remembered, a bit a row each."""
 _RANGE_BYTES = 256 << 20
 _ATTEMPTS = 5
+
+
+class _Reranker(NamedTuple):
+    """Scores (n_queries, n) of embeddings' candidate rows, by default so many times `k`."""
+
+    scores: Callable[[Floats, Ints], Floats]
+    oversample: int
 
 
 class SearchIndex:
@@ -177,29 +183,18 @@ class SearchIndex:
             raise UsageError(f"k={k} must lie between 1 and {LARGEST_K}")
         if oversample is not None and oversample < 1:
             raise UsageError(f"oversample={oversample} must be at least 1")
-        tier = None if rerank is False else self.rerank_tier
-        learned = tier is None and rerank is not False and self.reranks
-        if rerank and tier is None and not learned:
-            raise UsageError(
-                f"nothing reranks the index at {self.path}: build it with a rerank tier, or fit "
-                "a compressor with a reranker"
-            )
+        reranker = self._reranker(rerank)
         embeddings, asked = self._asked(queries, nprobe)
         selection = self._select(filter)
-        factor = 1
-        if tier is not None or learned:
-            factor = oversample or (_BY_TIER if tier is not None else _BY_RERANKER)
+        factor = 1 if reranker is None else oversample or reranker.oversample
         wanted = min(self.manifest.rows, k * factor)
         if wanted == 0 or (selection is not None and selection.count == 0):
             rows = np.empty((len(asked), 0), np.int64)
             return padded(rows, rows.astype(np.float32), k, self.manifest.metric)
         with faiss_threads(self.num_threads):
             scores, rows = self._scan(asked, wanted, selection, nprobe)
-        if tier is not None:
-            scores = tier.scores(embeddings, rows, self.manifest.metric)
-        elif learned:
-            scores = reranked_scores(self.compressor, embeddings, rows, self._codes(rows))
-        if tier is not None or learned:
+        if reranker is not None:
+            scores = reranker.scores(embeddings, rows)
             order = best_first(scores, self.manifest.metric)
             rows, scores = np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1)
         return padded(rows, scores, k, self.manifest.metric)
@@ -286,6 +281,23 @@ class SearchIndex:
         """Whether the compressor's reranker can reorder what is found here."""
         return self.manifest.what == "codes" and self.compressor.reranks
 
+    def _reranker(self, rerank: bool | None) -> _Reranker | None:
+        """What looks at the first hits again: the tier, without one the compressor's reranker."""
+        if rerank is False:
+            return None
+        if self.rerank_tier is not None:
+            by_tier = partial(self.rerank_tier.scores, metric=self.manifest.metric)
+            return _Reranker(by_tier, _OVERSAMPLE)
+        if self.reranks:
+            by_codes = partial(reranked_scores, self.compressor, codes_of=self._codes)
+            return _Reranker(by_codes, OVERSAMPLE)
+        if rerank:
+            raise UsageError(
+                f"nothing reranks the index at {self.path}: build it with a rerank tier, or fit "
+                "a compressor with a reranker"
+            )
+        return None
+
     def _asked(self, queries: ArrayLike, nprobe: int | None) -> tuple[Floats, Floats]:
         """Query embeddings, checked, and as the scan takes them."""
         if nprobe is not None and nprobe < 1:
@@ -343,19 +355,19 @@ class SearchIndex:
         return scores, self._check_rows(rows)
 
     def _codes(self, rows: Ints) -> Codes:
-        """Codes (n_queries, n, code_size) of rows that a scan found; anything for -1."""
+        """Codes (n, code_size) of rows (n,)."""
         if isinstance(self.faiss, faiss.IndexPQ):
             return self._flat_codes[rows]
         lists, size = self.faiss.invlists, self.faiss.code_size
-        places = self._places[np.maximum(rows, 0).ravel()]
+        places = self._places[rows]
         numbers = places >> 32
-        codes = np.empty((len(places), size), np.uint8)
+        codes = np.empty((len(rows), size), np.uint8)
         order = np.argsort(numbers, kind="stable")
         for part in np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1):
             number = int(numbers[part[0]])
             held: Any = faiss.rev_swig_ptr(lists.get_codes(number), lists.list_size(number) * size)
             codes[part] = held.reshape(-1, size)[places[part] & 0xFFFFFFFF]
-        return codes.reshape(*rows.shape, size)
+        return codes
 
     @cached_property
     def _flat_codes(self) -> Codes:

@@ -15,6 +15,8 @@ from samples import SMALL
 from embedpress import Compressor, build_index, compress, load, open_index
 from embedpress.autoencoder.pretrained import save
 from embedpress.errors import UsageError
+from embedpress.evaluate.evaluation import evaluate
+from embedpress.evaluate.metrics import recall_at_k, true_neighbors
 from embedpress.index.search import SearchIndex
 from embedpress.onnx.compressor import OnnxCompressor
 
@@ -109,7 +111,7 @@ def test_a_mapped_index_and_a_few_queries_at_once_give_the_same(
     model, codes = folders("cosine")
     build_index(codes, model, tmp_path / "index", factory="Flat")
     whole = open_index(tmp_path / "index", model).search(queries, K)
-    monkeypatch.setattr("embedpress.index.reranker._BLOCK", 1)
+    monkeypatch.setattr("embedpress.index.candidates._BLOCK", 1)
     found = open_index(tmp_path / "index", model, memory_map=True).search(queries, K)
     np.testing.assert_array_equal(found.rows, whole.rows)
     np.testing.assert_allclose(found.scores, whole.scores, rtol=1e-5)
@@ -135,3 +137,25 @@ def test_a_tier_goes_before_it_and_latents_have_none(
     assert not plain.reranks
     with pytest.raises(UsageError, match="nothing reranks the index"):
         plain.search(queries, 1, rerank=True)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+def test_an_evaluation_finds_what_a_search_of_the_index_finds(
+    folders: Callable[..., tuple[Path, Path]],
+    base: np.ndarray,
+    queries: np.ndarray,
+    tmp_path: Path,
+    metric: str,
+) -> None:
+    model, codes = folders(metric)
+    build_index(codes, model, tmp_path / "index", factory="Flat")
+    truth = true_neighbors(queries, base, 10, metric=metric)
+    rows = {row.name: row for row in evaluate(base, queries, load(model)).recall}
+    index = open_index(tmp_path / "index", model)
+    for name, rerank in (("codes", False), ("codes, reranked", None)):
+        found = index.search(queries, 10, rerank=rerank).rows
+        # Rows of equal codes may change places.
+        expected = float(recall_at_k(found, truth).mean())
+        assert rows[name].recall == pytest.approx(expected, abs=0.01)
+    assert rows["codes"].bytes == rows["codes, reranked"].bytes == 4
+    assert abs(rows["codes"].recall - rows["codes, reranked"].recall) > 0.02
