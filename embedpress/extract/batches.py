@@ -7,16 +7,19 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-BLOCK, CHARACTERS = 16_384, 2**23
-"""Texts and characters tokenized at once: bounds the memory of a long list, long enough to sort
-by length."""
+SORTED = 16_384, 2**23
+"""Texts and characters sorted by length together: bounds the memory of a long list."""
+TOKENIZED = 512, 2**18
+"""Texts and characters tokenized at once: a tokenizer notes far more of each token than its id."""
 
 
-def text_blocks(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Cut a list into spans that are tokenized at once."""
+def text_blocks(
+    texts: Sequence[str], most_texts: int, most_characters: int
+) -> Iterator[tuple[int, int]]:
+    """Cut a list into spans of so many texts and characters; a longer text is one of its own."""
     start = characters = 0
     for row, text in enumerate(texts):
-        if row > start and (row - start == BLOCK or characters + len(text) > CHARACTERS):
+        if row > start and (row - start == most_texts or characters + len(text) > most_characters):
             yield start, row
             start, characters = row, 0
         characters += len(text)

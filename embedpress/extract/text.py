@@ -10,14 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from embedpress.errors import InputError, UsageError
-from embedpress.extract.batches import padded, text_blocks, token_batches
+from embedpress.extract.batches import SORTED, TOKENIZED, padded, text_blocks, token_batches
 from embedpress.extract.bert import fingerprints, length_limit, load_bert
 from embedpress.extract.device import exact_float32, resolve_device
 from embedpress.extract.hub import model_folder
 from embedpress.extract.recipe import read_recipe
-
-TOKENIZED = 512
-"""Texts tokenized at once: a tokenizer notes far more of each than its ids."""
 
 
 class TextExtractor:
@@ -128,7 +125,7 @@ class TextExtractor:
                 raise InputError(f"row {row}: a text must be a string, not {text!r:.40}")
         embeddings = np.empty((len(texts), self.dim), np.float32)
         with exact_float32(self.num_threads):
-            for start, stop in text_blocks(texts):
+            for start, stop in text_blocks(texts, *SORTED):
                 tokens = self.tokenize(texts[start:stop])
                 for rows in token_batches([len(t) for t in tokens], batch_tokens):
                     found = self._forward(*padded([tokens[row] for row in rows], self.padding))
@@ -153,25 +150,28 @@ class TextExtractor:
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of texts, each cut to `max_length`."""
-        whole = [self.recipe.prepared(text) for text in texts]
         tokens: list[list[int]] = []
-        for start in range(0, len(whole), TOKENIZED):
-            tokens += self.tokenizer(whole[start : start + TOKENIZED], verbose=False)["input_ids"]
-        long = [row for row, ids in enumerate(tokens) if len(ids) > self.max_length]
-        if long:
-            # Only the tokenizer knows which special tokens stay at the end of a cut text.
-            cut = self.tokenizer(
-                [whole[row] for row in long], truncation=True, max_length=self.max_length
-            )["input_ids"]
-            for row, ids in zip(long, cut, strict=True):
-                tokens[row] = ids
-            if not self.truncated:
-                warnings.warn(
-                    f"texts longer than max_length={self.max_length} tokens are cut "
-                    f"({len(long)} of the first {len(texts)}); this is said once",
-                    stacklevel=3,
-                )
-            self.truncated += len(long)
+        cut = 0
+        for start, stop in text_blocks(texts, *TOKENIZED):
+            whole = [self.recipe.prepared(text) for text in texts[start:stop]]
+            found = self.tokenizer(whole, verbose=False)["input_ids"]
+            long = [row for row, ids in enumerate(found) if len(ids) > self.max_length]
+            if long:
+                # Only the tokenizer knows which special tokens stay at the end of a cut text.
+                shorter = self.tokenizer(
+                    [whole[row] for row in long], truncation=True, max_length=self.max_length
+                )["input_ids"]
+                for row, ids in zip(long, shorter, strict=True):
+                    found[row] = ids
+            tokens += found
+            cut += len(long)
+        if cut and not self.truncated:
+            warnings.warn(
+                f"texts longer than max_length={self.max_length} tokens are cut "
+                f"({cut} of the first {len(texts)}); this is said once",
+                stacklevel=3,
+            )
+        self.truncated += cut
         return tokens
 
     def encode_tokens(

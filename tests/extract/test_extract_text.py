@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedpress.errors import FormatError, InputError, UsageError
-from embedpress.extract import batches
 from embedpress.extract.batches import token_batches
 from embedpress.extract.text import TextExtractor
 
@@ -72,8 +71,35 @@ def test_batches_keep_the_budget_and_lose_nothing(lengths: list[int], budget: in
 def test_blocks_do_not_show(bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     extractor = TextExtractor(bert)
     whole = extractor.encode(TEXTS)
-    monkeypatch.setattr(batches, "BLOCK", 2)
+    monkeypatch.setattr("embedpress.extract.text.SORTED", (2, 2**23))
     np.testing.assert_allclose(extractor.encode(TEXTS), whole, atol=1e-5)
+
+
+def test_long_texts_are_tokenized_few_at_a_time(
+    bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a tokenizer notes of its tokens must not fill the memory."""
+    texts = ["abc " * (n % 30) for n in range(50)]
+    extractor = TextExtractor(bert, max_length=20)
+    with pytest.warns(UserWarning, match=r"\(\d+ of the first 50\)") as once:
+        whole = extractor.tokenize(texts)
+    assert {len(ids) for ids in whole if len(ids) > 2} == {*range(5, 21, 3), 20}
+    monkeypatch.setattr("embedpress.extract.text.TOKENIZED", (7, 200))
+    seen: list[int] = []
+    tokenizer = extractor.tokenizer
+
+    def noting(some: list[str], **options: object) -> object:
+        seen.append(len(some))
+        assert len(some) == 1 or sum(map(len, some)) <= 200
+        return tokenizer(some, **options)
+
+    again = TextExtractor(bert, max_length=20)
+    again.tokenizer = noting
+    with pytest.warns(UserWarning, match=r"\(\d+ of the first 50\)") as told:
+        assert again.tokenize(texts) == whole
+    assert max(seen) <= 7
+    assert str(told[0].message) == str(once[0].message)
+    assert again.truncated == extractor.truncated > 0
 
 
 def test_long_texts_are_cut_counted_and_told_once(bert: Path) -> None:
