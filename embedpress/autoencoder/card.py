@@ -57,6 +57,13 @@ def model_card(
             kept += ["", f"Training of {form} did not beat {method}: the start was kept."]
         ratio = embedding_bytes / (size * width)
         lines.append(f"| {form} | {size} {unit} | {ratio:.1f}x | {trained} | {start} |")
+        reordered = metrics["held_out"].get("reranker") if form == "codes" else None
+        if reordered:
+            trained, start = f"{reordered['trained']:.3f}", f"{reordered['start_method']} alone"
+            lines.append(
+                f"| the same, first hits reranked | {size} {unit} | {ratio:.1f}x | {trained} | "
+                f"{start} {reordered['start']:.3f} |"
+            )
         for nested in metrics.get("nested", []) if form == "latents" else []:
             size, start = nested["n_components"], f"PCA {nested['start']:.3f}"
             ratio, trained = embedding_bytes / (4 * size), f"{nested['trained']:.3f}"
