@@ -64,7 +64,8 @@ class Compressor(HubMixin, TrainedTowers):
         recall says that it helps.
     hidden_sizes : sequence of int or None, default None
         Hidden layers of each residual network; empty for a purely linear compressor. None is one
-        of 1,024 for codes, whose encoding has to be fast, and of 4,096 for latents and reranker.
+        of 4,096 for latents and reranker, of 512 for the encoder of codes, which has to be fast,
+        and of 1,024 for their query encoder and decoder.
     dropout : float, default 0
         Share of hidden units dropped while training.
     batch_norm : bool, default False

@@ -22,7 +22,6 @@ from embedpress.autoencoder.options import AUTO, check_code_size, check_options
 from embedpress.autoencoder.quantizer import CODEBOOK_SIZE, AdditiveQuantizer
 from embedpress.autoencoder.record import Record
 from embedpress.autoencoder.reranker import Reranker
-from embedpress.autoencoder.towers import hidden_sizes_of
 from embedpress.errors import FormatError, first_line
 from embedpress.onnx.compressor import FORMAT_VERSION, fingerprint, read_config
 from embedpress.onnx.export import write_graphs
@@ -203,12 +202,17 @@ def _state(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Ten
     return state
 
 
-def _map(
-    state: dict[str, torch.Tensor], part: str, hidden: tuple[int, ...], compressor: Compressor
-) -> ResidualMap:
+def _map(state: dict[str, torch.Tensor], part: str, compressor: Compressor) -> ResidualMap:
     """On "meta", where nothing is allocated before the shapes are known to be the file's."""
-    if len(hidden) > len(state):
-        raise ValueError(f"{len(hidden)} layers of {len(state)} tensors")
+    layers = {
+        int(name.split(".")[-2]): len(value)
+        for name, value in state.items()
+        if name.startswith(f"{part}.mlp.") and value.ndim == 2
+    }
+    # The last layer is no hidden one.
+    hidden = tuple(layers[place] for place in sorted(layers)[:-1])
+    if compressor.hidden_sizes is not None and hidden != tuple(compressor.hidden_sizes):
+        raise ValueError(f"hidden layers of {hidden} in {part}")
     with torch.device("meta"):
         return ResidualMap(
             torch.zeros_like(state[f"{part}.linear.weight"], device="meta"),
@@ -223,9 +227,8 @@ def _tower(tensors: dict[str, torch.Tensor], prefix: str, compressor: Compressor
     state = _state(tensors, prefix)
     if not state:
         return None
-    hidden = hidden_sizes_of(prefix, compressor.hidden_sizes)
     encoder, query_encoder, decoder = (
-        _map(state, part, hidden, compressor) for part in ("encoder", "query_encoder", "decoder")
+        _map(state, part, compressor) for part in ("encoder", "query_encoder", "decoder")
     )
     books = state.get("quantizer.codebooks")
     if books is not None and (books.ndim != 4 or books.shape[2] != CODEBOOK_SIZE):
@@ -244,10 +247,7 @@ def _reranker(tensors: dict[str, torch.Tensor], compressor: Compressor) -> Reran
         return None
     if compressor.code_tower_ is None:
         raise ValueError("a reranker of no codes")
-    given = compressor.hidden_sizes
-    documents = _map(state, "documents", hidden_sizes_of("reranker", given), compressor)
-    queries = _map(state, "queries", hidden_sizes_of("codes", given), compressor)
-    reranker = Reranker(documents, queries)
+    reranker = Reranker(_map(state, "documents", compressor), _map(state, "queries", compressor))
     reranker.load_state_dict(state, assign=True)
     return reranker.eval()
 

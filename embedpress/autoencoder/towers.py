@@ -18,13 +18,13 @@ from embedpress.autoencoder.start import principal_axes, residual_codebooks, rot
 Floats = NDArray[np.float32]
 
 
-HIDDEN_SIZES = {"latents": (4096,), "codes": (1024,), "reranker": (4096,)}
-"""Hidden layers where none were given; they are part of what a saved compressor means."""
-
-
-def hidden_sizes_of(name: str, given: Sequence[int] | None) -> tuple[int, ...]:
-    """Hidden layers of the networks for "latents", "codes" or the "reranker"."""
-    return HIDDEN_SIZES[name] if given is None else tuple(given)
+HIDDEN_SIZES = {
+    "latents": {"encoder": 4096, "query_encoder": 4096, "decoder": 4096},
+    # What encodes millions of documents has to be fast, and loses nothing by being small.
+    "codes": {"encoder": 512, "query_encoder": 1024, "decoder": 1024},
+    "reranker": {"documents": 4096},
+}
+"""The one hidden layer of each network, where none were given."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class TowerBuilder:
         """A reranker that leaves the order of a scan as it is."""
         width = codes.width
         with torch.random.fork_rng(devices=[]):
-            documents = self._map("reranker", torch.eye(width), torch.zeros(width))
+            documents = self._map("reranker", "documents", torch.eye(width), torch.zeros(width))
         reranker = Reranker(documents, copy.deepcopy(codes.query_encoder))
         with torch.no_grad():
             reranker.log_scale.copy_(codes.log_scale)
@@ -79,18 +79,19 @@ class TowerBuilder:
         # An inner product with a query needs the query uncentred, a distance centred alike.
         query_shift = shift if self.metric == "l2" else torch.zeros_like(shift)
         return Tower(
-            self._map(name, weight, shift),
-            self._map(name, weight, query_shift),
-            self._map(name, weight.T, centre),
+            self._map(name, "encoder", weight, shift),
+            self._map(name, "query_encoder", weight, query_shift),
+            self._map(name, "decoder", weight.T, centre),
             quantizer,
             nested_sizes,
         )
 
-    def _map(self, name: str, weight: torch.Tensor, bias: torch.Tensor) -> ResidualMap:
+    def _map(self, name: str, part: str, weight: torch.Tensor, bias: torch.Tensor) -> ResidualMap:
+        given = self.hidden_sizes
         return ResidualMap(
             weight,
             bias,
-            hidden_sizes=hidden_sizes_of(name, self.hidden_sizes),
+            hidden_sizes=(HIDDEN_SIZES[name][part],) if given is None else given,
             dropout=self.dropout,
             batch_norm=self.batch_norm,
         )

@@ -269,7 +269,7 @@ def _reranker_losses(
     assert tower.quantizer is not None
     tower.eval()
     # A code is a coarser thing than a vector, and bears less mixing before it is another's.
-    milder = replace(options, mixup=options.mixup / 2)
+    milder = replace(options, mixup=options.mixup / 4)
     for asked, documents, own in _examples(neighborhoods, milder, rng, device):
         with torch.no_grad():
             words = tower.quantizer.lookup(tower.quantizer.assign(tower.encoder(documents)))

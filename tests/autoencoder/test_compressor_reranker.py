@@ -108,6 +108,17 @@ def test_every_anchor_is_given_its_own_temperature(perplexity: float) -> None:
     assert bool(torch.isfinite(perplexity_scales(torch.ones(2, 9), own[:2, :9])).all())
 
 
+def test_what_it_learns_of_documents_fades(trained: Compressor) -> None:
+    """Its residual network alone decays, and more only where more was asked for."""
+    reranker = trained.reranker_
+    assert reranker is not None
+    for asked, found in ((0.0, 1.0), (0.3, 1.0), (2.0, 2.0)):
+        groups = reranker.parameter_groups(1e-3, asked)
+        assert [group["weight_decay"] for group in groups] == [found, 0, 0]
+        residual = {id(p) for p in reranker.documents.mlp.parameters()}
+        assert {id(p) for p in groups[0]["params"]} == residual
+
+
 def test_it_is_kept_only_where_held_out_queries_gain(trained: Compressor) -> None:
     records = trained.history_["reranker"]
     assert records[0]["recall"] == pytest.approx(
@@ -151,6 +162,10 @@ def test_a_saved_one_gives_the_same(trained: Compressor, tmp_path: Path) -> None
         ):
             np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
     assert again.history_["reranker"] == trained.history_["reranker"]
+    recalls = [record["recall"] for record in trained.history_["reranker"]]
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert f"first hits reranked | 4 bytes | 32.0x | {max(recalls):.3f} |" in card
+    assert f"scan alone {recalls[0]:.3f} |" in card
     (tmp_path / "model" / "rerank_documents.onnx").write_bytes(b"x")
     assert load(tmp_path / "model").bad_files() == ["rerank_documents.onnx"]
     # A compressor without one takes the place of one with.

@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 from samples import SMALL, curved
 from sklearn.exceptions import NotFittedError
 
+from embedpress.autoencoder import towers
 from embedpress.autoencoder.estimator import Compressor
 from embedpress.autoencoder.judge import held_out_recall
 from embedpress.autoencoder.pretrained import load_compressor, save
@@ -291,6 +292,19 @@ def edited(folder: Path, **changes: Any) -> None:
     digest.update((folder / "model.safetensors").read_bytes())
     config["fingerprint"] = digest.hexdigest()
     (folder / "config.json").write_text(json.dumps(config))
+
+
+def test_what_was_saved_under_other_defaults_is_still_read(
+    embeddings: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ten = dict.fromkeys(("encoder", "query_encoder", "decoder", "documents"), 10)
+    with monkeypatch.context() as patch:
+        patch.setattr(towers, "HIDDEN_SIZES", dict.fromkeys(towers.HIDDEN_SIZES, ten))
+        compressor = Compressor(**{**SMALL, "hidden_sizes": None}).fit(embeddings)
+        save(compressor, tmp_path / "compressor")
+    loaded = load_compressor(tmp_path / "compressor")
+    assert np.array_equal(loaded.encode(embeddings), compressor.encode(embeddings))
+    assert np.array_equal(loaded.transform(embeddings), compressor.transform(embeddings))
 
 
 def test_config_alone_is_guarded_too(folder: Path, tmp_path: Path) -> None:
