@@ -1,9 +1,9 @@
 """Clusters of latents beside those of the embeddings: agreement with true classes, and speed.
 
-A compressor of 32 floats is trained (without classes, for at most two minutes, with more weight on
-reconstruction than search would have) on the vectors that are then divided; spherical k-means of as
-many clusters as there are classes divides the embeddings, the latents and as many principal
-components, in turns in one run, several times a seed.
+A compressor of 32 floats is trained (without classes, as for search, for at most two minutes) on
+the vectors that are then divided; spherical k-means of as many clusters as there are classes
+divides the embeddings, the latents and as many principal components, in turns in one run, several
+times a seed.
 Writes ``benchmarks/results/clusters.json``. A run that was stopped goes on where it was.
 
 Run: python benchmarks/clusters.py --banking77 FOLDER --clothing FOLDER [--seeds 3]
@@ -31,8 +31,6 @@ from embedpress.vectors.files import write_atomic
 DATASETS = ("banking77", "clothing", "wordnet")
 N_COMPONENTS = 32
 TRAINING_SECONDS = 120
-RECONSTRUCTION_WEIGHT = 6.0
-"""What sets classes apart is broader than ten nearest neighbours."""
 RUNS = {"banking77": 5, "clothing": 5, "wordnet": 2}
 """K-means a seed; the figures of many rows vary less."""
 
@@ -47,7 +45,6 @@ def measure(
         N_COMPONENTS,
         None,
         metric=METRIC,
-        reconstruction_weight=RECONSTRUCTION_WEIGHT,
         time_budget=TRAINING_SECONDS,
         seed=seed,
         num_threads=num_threads,
