@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from embedpress.errors import FormatError, InputError, UsageError, first_line
-from embedpress.extract.batches import padded, text_blocks, token_batches
+from embedpress.extract.batches import SORTED, padded, text_blocks, token_batches
 from embedpress.onnx.canary import check_texts
 from embedpress.onnx.compressor import Floats
 from embedpress.onnx.encoder import Encoder, Feed, as_floats
@@ -142,7 +142,7 @@ class TextEncoder(Encoder):
         return self._run(output, len(texts), self._feeds(texts, batch_tokens))
 
     def _feeds(self, texts: Sequence[str], batch_tokens: int) -> Iterator[Feed]:
-        for start, stop in text_blocks(texts):
+        for start, stop in text_blocks(texts, *SORTED):
             for rows, feed in self._token_feeds(self._tokens(texts[start:stop]), batch_tokens):
                 yield [start + row for row in rows], feed
 
