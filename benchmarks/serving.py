@@ -17,6 +17,7 @@ Run: python benchmarks/serving.py [--texts 300] [--rounds 5]
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pyarrow.parquet as pq
 import typer
@@ -217,13 +219,14 @@ def latencies(calls: dict[str, Callable[[str], Any]], texts: list[str]) -> dict[
     }
 
 
-def multiply_session(k: int, n: int, threads: int) -> onnxruntime.InferenceSession:
-    """A graph of one matrix product."""
-    weight = np.random.default_rng(0).standard_normal((k, n), dtype=np.float32)
+def multiply_session(shape: tuple[int, ...], threads: int) -> onnxruntime.InferenceSession:
+    """A graph of one matrix product: rows times weights (k, n), or (groups, k, n)."""
+    *groups, k, n = shape
+    weight = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     graph = helper.make_graph(
         [helper.make_node("MatMul", ["x", "w"], ["y"])], "product",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["b", k])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["b", n])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [*groups, "b", k])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [*groups, "b", n])],
         [numpy_helper.from_array(weight, "w")],
     )  # fmt: skip
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
@@ -234,18 +237,28 @@ def multiply_session(k: int, n: int, threads: int) -> onnxruntime.InferenceSessi
     return onnxruntime.InferenceSession(model.SerializeToString(), options)
 
 
+def product_shapes(graph: Path) -> list[tuple[int, ...]]:
+    """The weights of a graph's matrix products: its layers, and the codebooks (groups, k, n)."""
+    model = onnx.load(graph).graph
+    sizes = {one.name: tuple(one.dims) for one in model.initializer}
+    return [sizes[node.input[1]] for node in model.node if node.op_type in ("Gemm", "MatMul")]
+
+
 def encoder_alone(folder: Path, threads: int, batch: int = 1024, runs: int = 40) -> dict[str, Any]:
     """Embeddings to codes: its multiply-adds a second beside those of bare matrix products."""
     compressor = load(folder, num_threads=threads)
     x = load_split().unseen[:batch]
-    hidden, width = 1024, compressor.config["code_width"]
-    shapes = [(384, hidden), (hidden, width), (384, width)]
+    narrow = folder / "code_encoder.onnx"
+    shapes = product_shapes(narrow if narrow.is_file() else folder / "encoder.onnx")
+    rng = np.random.default_rng(0)
     products = [
-        (multiply_session(k, n, threads), np.ascontiguousarray(np.resize(x, (batch, k))))
-        for k, n in shapes
+        (
+            multiply_session(shape, threads),
+            rng.standard_normal((*shape[:-2], batch, shape[-2]), dtype=np.float32),
+        )
+        for shape in shapes
     ]
-    dense = sum(k * n for k, n in shapes)
-    codebooks = compressor.code_size * 256 * (width // compressor.code_size)
+    multiply_adds = sum(math.prod(shape) for shape in shapes)
     seconds = in_turns(
         {
             "codes": lambda: compressor.encode(x),
@@ -254,12 +267,10 @@ def encoder_alone(folder: Path, threads: int, batch: int = 1024, runs: int = 40)
         runs,
     )
     rates = {
-        "codes": batch * (dense + codebooks) / statistics.median(seconds["codes"]),
-        "products": batch * dense / statistics.median(seconds["products"]),
+        name: batch * multiply_adds / statistics.median(taken) for name, taken in seconds.items()
     }
     shares = [
-        (dense + codebooks) / dense * theirs / ours
-        for ours, theirs in zip(seconds["codes"], seconds["products"], strict=True)
+        theirs / ours for ours, theirs in zip(seconds["codes"], seconds["products"], strict=True)
     ]
     micro = []
     for row in range(1000):
