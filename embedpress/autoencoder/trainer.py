@@ -29,7 +29,7 @@ from embedpress.autoencoder.validation import Validation
 
 Progress = Callable[[str, int, int], None]
 
-PASSES, CODE_PASSES, FEWEST_STEPS = 80, 60, 600
+PASSES, FEWEST_STEPS = {"latents": 80, "codes": 60, "reranker": 90}, 600
 """Of a training whose epochs were not given."""
 TEMPERATURE = 0.05
 """Of the codes' teacher where none was given: its neighbours count by nearness alone. Latents and
@@ -62,7 +62,7 @@ class TrainerOptions:
     seed: int
 
 
-def planned_steps(epochs: int | None, steps_per_epoch: int, passes: int = PASSES) -> int:
+def planned_steps(epochs: int | None, steps_per_epoch: int, passes: int) -> int:
     """Steps of a training: those of `epochs`, or so many passes and 600 steps at the least."""
     if epochs is None:
         return max(passes * steps_per_epoch, FEWEST_STEPS)
@@ -117,7 +117,7 @@ class Trainer:
             lambda rng: _tower_losses(tower, self.neighborhoods, self.options, rng, device),
             _groups(tower, self.options),
             self._share(1 - RERANKER_SHARE if self.reranks and not latents else 1.0),
-            PASSES if latents else CODE_PASSES,
+            PASSES["latents" if latents else "codes"],
             None if validation is None else lambda: validation.recalls(tower, device),
         )
 
@@ -137,7 +137,7 @@ class Trainer:
             ),
             reranker.parameter_groups(self.options.learning_rate, self.options.weight_decay),
             self._share(RERANKER_SHARE),
-            PASSES,
+            PASSES["reranker"],
             lambda: validation.reranked(tower, reranker, device),
         )
 

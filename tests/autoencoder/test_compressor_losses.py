@@ -93,8 +93,7 @@ def test_no_mixing_gives_the_very_vectors() -> None:
 
 
 def test_a_training_without_epochs_makes_passes_and_never_too_few_steps() -> None:
-    assert planned_steps(3, 54) == 162
-    assert planned_steps(0, 54) == 0
-    assert planned_steps(None, 54) == 80 * 54
-    assert planned_steps(None, 54, passes=60) == 60 * 54
-    assert planned_steps(None, 1) == 600
+    assert planned_steps(3, 54, 80) == 162
+    assert planned_steps(0, 54, 80) == 0
+    assert planned_steps(None, 54, 80) == 80 * 54
+    assert planned_steps(None, 1, 80) == 600

@@ -112,7 +112,7 @@ def test_what_it_learns_of_documents_fades(trained: Compressor) -> None:
     """Its residual network alone decays, and more only where more was asked for."""
     reranker = trained.reranker_
     assert reranker is not None
-    for asked, found in ((0.0, 1.0), (0.3, 1.0), (2.0, 2.0)):
+    for asked, found in ((0.0, 0.6), (0.3, 0.6), (2.0, 2.0)):
         groups = reranker.parameter_groups(1e-3, asked)
         assert [group["weight_decay"] for group in groups] == [found, 0, 0]
         residual = {id(p) for p in reranker.documents.mlp.parameters()}
