@@ -34,6 +34,7 @@ def run_pipeline(
     epochs: int | None = None,
     time_budget: float | None = None,
     baselines: Sequence[str] = (),
+    log_dir: str | Path | None = None,
     seed: int = 0,
     num_threads: int | None = None,
     tell: Callable[[str], None] | None = None,
@@ -53,6 +54,8 @@ def run_pipeline(
         do not allow is lowered.
     baselines : sequence of str
         Peers to measure at the same bytes; see :func:`embedpress.evaluate.baselines.baseline`.
+    log_dir : str or Path, optional
+        Folder for TensorBoard's event files of the training.
     num_threads : int, optional
     tell : callable, optional
         Called with each step as it starts.
@@ -101,7 +104,7 @@ def run_pipeline(
         for name in ("codes", "latents"):
             _clear(at[name])
         with training_bar() as train:
-            fit(at["embeddings"], at["model"], compressor, progress=train)
+            fit(at["embeddings"], at["model"], compressor, progress=train, log_dir=log_dir)
         steps.finish("model")
     kinds = [
         what for what, size in (("codes", code_size), ("latents", compressor.n_components)) if size

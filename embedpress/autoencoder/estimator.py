@@ -92,7 +92,7 @@ class Compressor(HubMixin, TrainedTowers):
         quantizer. None chooses.
     epochs : int or None, default None
         Passes over the training vectors, for each network; None makes 80, for codes 60,
-        and more where these are fewer than 600 steps.
+        for the reranker 90, and more where these are fewer than 600 steps.
     time_budget : float or None, default None
         Seconds for all networks; the learning rate falls to its end within it. With a
         budget two runs differ, since a clock decides. It holds for each training: every
@@ -301,6 +301,7 @@ class Compressor(HubMixin, TrainedTowers):
         *,
         queries: ArrayLike | None = None,
         progress: Progress | None = None,
+        log_dir: str | Path | None = None,
     ) -> Compressor:
         """Continue training on `X` for `epochs` more, from the present weights.
 
@@ -308,17 +309,20 @@ class Compressor(HubMixin, TrainedTowers):
         that was found stays.
         """
         if not hasattr(self, "scale_"):
-            return self.fit(X, queries=queries, progress=progress)
+            return self.fit(X, queries=queries, progress=progress, log_dir=log_dir)
         x = self._named(X)
         check_options(self.get_params(), x.shape[1])
         asked = self._sample_queries(queries, x.shape[1])
-        with self._training():
+        log = None if log_dir is None else TrainingLog(log_dir)
+        with self._training(), contextlib.nullcontext() if log is None else log:
             asking = None if asked is None else self._sample(asked)
             train, asking, validation = self._holdout().split(self._sample(x), asking)
             self.source_ = {}
-            trainer = self._trainer(train, asking, validation, progress)
+            trainer = self._trainer(train, asking, validation, progress, log)
             self._train(trainer)
             self._train_reranker(trainer)
+            if log is not None:
+                log.figures(self)
         return self
 
     def _train(self, trainer: Trainer) -> None:

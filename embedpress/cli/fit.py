@@ -12,6 +12,7 @@ from embedpress.cli.lines import figure_lines
 from embedpress.cli.options import (
     CodeSize,
     Json,
+    LogDir,
     Out,
     TargetRecall,
     Threads,
@@ -65,7 +66,7 @@ def fit_command(
     ] = 0.5,
     weight_decay: Annotated[float, typer.Option(help="Of AdamW.")] = 0.0,
     epochs: Annotated[
-        int | None, typer.Option(help="Passes over the vectors; 80 (codes 60) by default.")
+        int | None, typer.Option(help="Passes over the vectors; 60 to 90 by default.")
     ] = None,
     time_budget: TimeBudget = None,
     patience: Annotated[
@@ -77,9 +78,7 @@ def fit_command(
     ] = None,
     max_samples: Annotated[int, typer.Option(help="Train on at most so many rows.")] = 100_000,
     column: Annotated[str | None, typer.Option(help="Vector column of a plain file.")] = None,
-    log_dir: Annotated[
-        Path | None, typer.Option(help="Folder for TensorBoard's event files of this training.")
-    ] = None,
+    log_dir: LogDir = None,
     seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps.")] = "cpu",
     num_threads: Threads = None,

@@ -55,6 +55,9 @@ ShardOption = Annotated[
         help="Do every N-th shard, from I (0 to N-1); the last of N processes joins them.",
     ),
 ]
+LogDir = Annotated[
+    Path | None, typer.Option(help="Folder for TensorBoard's event files of the training.")
+]
 CodeSize = Annotated[
     str | None,
     typer.Option(

@@ -11,6 +11,7 @@ from embedpress.cli.lines import figure_lines
 from embedpress.cli.options import (
     CodeSize,
     Json,
+    LogDir,
     TargetRecall,
     Threads,
     TimeBudget,
@@ -34,9 +35,10 @@ def run_command(
     code_size: CodeSize = None,
     target_recall: TargetRecall = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Passes over the vectors; 80 (codes 60) by default.")
+        int | None, typer.Option(help="Passes over the vectors; 60 to 90 by default.")
     ] = None,
     time_budget: TimeBudget = None,
+    log_dir: LogDir = None,
     seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
     num_threads: Threads = None,
     as_json: Json = False,
@@ -59,6 +61,7 @@ def run_command(
         target_recall=target_recall,
         epochs=epochs,
         time_budget=time_budget,
+        log_dir=log_dir,
         seed=seed,
         num_threads=num_threads,
     )

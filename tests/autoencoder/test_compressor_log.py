@@ -51,6 +51,22 @@ def test_nested_sizes_have_a_curve_each(embeddings: np.ndarray, tmp_path: Path) 
     assert found == [(step, pytest.approx(value, rel=1e-6)) for step, value in recall]
 
 
+def test_training_that_goes_on_has_a_log_of_its_own(embeddings: np.ndarray, tmp_path: Path) -> None:
+    compressor = Compressor(**{**SMALL, "epochs": 3})
+    compressor.partial_fit(embeddings, log_dir=tmp_path / "first")
+    before = {name: len(records) for name, records in compressor.history_.items()}
+    compressor.partial_fit(embeddings, log_dir=tmp_path / "second")
+    for place, folder in enumerate(("first", "second")):
+        found = events(tmp_path / folder)
+        for tower, records in compressor.history_.items():
+            cut = before[tower]
+            expected = (records[:cut], records[cut:])[place]
+            assert [value for _, value in found[f"{tower}/recall"]] == pytest.approx(
+                [record["recall"] for record in expected], rel=1e-6
+            )
+            assert f"{tower}/trained_recall" in found
+
+
 def test_a_log_changes_nothing(embeddings: np.ndarray, tmp_path: Path) -> None:
     plain = Compressor(**SMALL).fit(embeddings)
     logged = Compressor(**SMALL).fit(embeddings, log_dir=tmp_path)

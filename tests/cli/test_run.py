@@ -56,10 +56,11 @@ def test_run_on_records(cli: Cli, bert: Path, tmp_path: Path) -> None:
     source.write_text("\n".join(lines) + "\n")
     ended = cli(
         "run", source, "-o", tmp_path / "work", "--model", bert,
-        "--column", "body", "--id-column", "id", *SMALL,
+        "--column", "body", "--id-column", "id", "--log-dir", tmp_path / "log", *SMALL,
     )  # fmt: skip
     assert ended.code == 0, ended.err
     check_work(tmp_path / "work", 300)
+    assert list((tmp_path / "log").glob("events.out.tfevents.*"))
 
 
 def test_run_finds_a_code_size(cli: Cli, bert: Path, tmp_path: Path) -> None:
