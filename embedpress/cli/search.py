@@ -74,8 +74,11 @@ def search_command(
         )
 
     if is_milvus(index):
-        if radius is not None or nprobe is not None:
-            raise UsageError("Milvus is asked for the k nearest: leave --radius and --nprobe out")
+        if rerank or any(given is not None for given in (radius, nprobe, oversample)):
+            raise UsageError(
+                "Milvus is asked for the k nearest, as they lie there: "
+                "leave --radius, --nprobe, --oversample and --rerank out"
+            )
         from embedpress.push.milvus import MilvusTarget
 
         with MilvusTarget(index, collection) as target:
@@ -86,6 +89,8 @@ def search_command(
         result = {"k": k, "seconds": seconds(), "hits": records}
         show(result, as_json=as_json, text="\n\n".join(_hit_lines(found) for found in records))
         return
+    if radius is not None and oversample is not None:
+        raise UsageError("--oversample is a multiple of -k: leave it out where --radius is given")
     opened = open_index(index, model, num_threads=num_threads)
     questions = questions_for(opened.compressor, opened.manifest.extractor)
     with stopwatch() as seconds:

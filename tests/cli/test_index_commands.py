@@ -72,6 +72,10 @@ def test_an_index_through_its_life(cli: Cli, saved: Callable[..., Path], home: P
     assert [hit["score"] for hit in near["hits"][0]] == [
         hit["score"] for hit in hits[0] if hit["score"] > radius
     ]
+    ended = cli(
+        "search", index, "-m", model, "--vectors", asked, "--radius", radius, "--oversample", "3"
+    )
+    assert (ended.code, "leave it out where --radius" in ended.err) == (2, True)
 
 
 def test_what_cannot_be_done_is_said(cli: Cli, saved: Callable[..., Path], home: Path) -> None:
@@ -113,5 +117,6 @@ def test_a_pushed_index_is_searched_where_it_is(
         assert scores == pytest.approx([hit["score"] for hit in ours], abs=1e-4)
     some = cli("search", home / "items.db", *options, "--filter", "year < 1970").json["hits"]
     assert {hit["id"] for hit in some[0]} == set(range(10))
-    ended = cli("search", home / "items.db", *options, "--radius", "0.5")
-    assert (ended.code, "leave --radius" in ended.err) == (2, True)
+    for refused in (("--radius", "0.5"), ("--nprobe", "2"), ("--oversample", "3"), ("--rerank",)):
+        ended = cli("search", home / "items.db", *options, *refused)
+        assert (ended.code, "leave --radius" in ended.err) == (2, True)
