@@ -21,7 +21,7 @@ from embedpress.errors import FormatError
 from embedpress.index.lists import ListSource, merged_lists, total_sizes
 from embedpress.index.manifest import Frame
 from embedpress.index.parts import PARTS
-from embedpress.index.unfinished import Growth, Unfinished
+from embedpress.index.unfinished import GrowingFiles, Unfinished
 
 Rows = NDArray[np.uint8]
 
@@ -32,13 +32,13 @@ _SIZES = "sizes"
 
 
 def write_flat(
-    growth: Growth, index: Any, rows: int, blocks: Callable[[int], Iterable[Rows]]
+    growth: GrowingFiles, index: Any, rows: int, blocks: Callable[[int], Iterable[Rows]]
 ) -> Frame:
     """Write an exhaustive index (``IndexPQ`` or ``IndexFlat``).
 
     Parameters
     ----------
-    growth : Growth
+    growth : GrowingFiles
         The file, as far as it is written.
     index : faiss.IndexPQ or faiss.IndexFlat
         Trained and empty.

@@ -11,7 +11,7 @@ import numpy as np
 
 from embedpress.errors import FormatError
 from embedpress.index.lists import Codes, Ints, ListSource
-from embedpress.index.unfinished import Growth, Unfinished
+from embedpress.index.unfinished import GrowingFiles, Unfinished
 
 PARTS = "parts"
 _PART, _PARTS = 128 << 20, 64
@@ -52,14 +52,14 @@ class PartWriter:
 
     Parameters
     ----------
-    growth : Growth
+    growth : GrowingFiles
         The file of the parts; each is noted when it is written.
     n_lists, code_size : int
     budget : int
         Bytes that the rows of a part may take.
     """
 
-    growth: Growth
+    growth: GrowingFiles
     n_lists: int
     code_size: int
     budget: int

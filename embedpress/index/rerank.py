@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from embedpress.engine.hashed_file import HashedFile
 from embedpress.errors import EmbedpressError, FormatError, InputError
 from embedpress.index.candidates import candidate_scores
-from embedpress.index.unfinished import Growth
+from embedpress.index.unfinished import GrowingFiles
 from embedpress.vectors.files import check_own
 from embedpress.vectors.readers import read_npy_header
 
@@ -42,13 +42,13 @@ def stored_form(vectors: Floats, form: str) -> Stored:
 
 
 def write_tier(
-    growth: Growth, form: str, rows: int, dim: int, blocks: Callable[[int], Iterable[Stored]]
+    growth: GrowingFiles, form: str, rows: int, dim: int, blocks: Callable[[int], Iterable[Stored]]
 ) -> None:
     """Write a tier.
 
     Parameters
     ----------
-    growth : Growth
+    growth : GrowingFiles
         Its files, as far as they are written: vectors, and scales.
     form : {"int8", "float16", "float32"}
     rows, dim : int

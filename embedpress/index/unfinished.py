@@ -99,7 +99,7 @@ class Unfinished:
         self.add(Mark(stage, 0, True, {}, facts))
 
     @contextmanager
-    def growing(self, stage: str, *paths: Path) -> Iterator[Growth]:
+    def growing(self, stage: str, *paths: Path) -> Iterator[GrowingFiles]:
         """The files of a stage, as far as they hold, to be written on behind that."""
         noted = [mark for mark in self.marks if mark.stage == stage]
         held, digests = _held(paths, noted)
@@ -117,7 +117,7 @@ class Unfinished:
                 raw.truncate(size)
                 raw.seek(size)
                 files.append(HashedFile(raw, size, start, digest))
-            growth = Growth(self, stage, tuple(files), paths, held)
+            growth = GrowingFiles(self, stage, tuple(files), paths, held)
             growth.keep_sums()
             yield growth
 
@@ -170,7 +170,7 @@ class Unfinished:
 
 
 @dataclass
-class Growth:
+class GrowingFiles:
     """The files of a stage while they grow.
 
     Attributes
