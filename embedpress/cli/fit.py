@@ -11,6 +11,7 @@ import typer
 from embedpress.cli.lines import figure_lines
 from embedpress.cli.options import (
     CodeSize,
+    Epochs,
     Json,
     LogDir,
     Out,
@@ -65,9 +66,7 @@ def fit_command(
         float, typer.Option(help="Of restoring embeddings; 6 keeps classes for clustering.")
     ] = 0.5,
     weight_decay: Annotated[float, typer.Option(help="Of AdamW.")] = 0.0,
-    epochs: Annotated[
-        int | None, typer.Option(help="Passes over the vectors; 60 to 90 by default.")
-    ] = None,
+    epochs: Epochs = None,
     time_budget: TimeBudget = None,
     patience: Annotated[
         int | None, typer.Option(help="Stop after so many evaluations without a gain.")

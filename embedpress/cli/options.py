@@ -69,6 +69,7 @@ TargetRecall = Annotated[
     float | None,
     typer.Option(help="Held-out recall@10 that --code-size auto reaches; 0.9 by default."),
 ]
+Epochs = Annotated[int | None, typer.Option(help="Passes over the vectors; 60 to 90 by default.")]
 TimeBudget = Annotated[
     float | None,
     typer.Option(help="Seconds of training at the most, for each size with --code-size auto."),

@@ -10,6 +10,7 @@ import typer
 from embedpress.cli.lines import figure_lines
 from embedpress.cli.options import (
     CodeSize,
+    Epochs,
     Json,
     LogDir,
     TargetRecall,
@@ -34,9 +35,7 @@ def run_command(
     n_components: Annotated[int, typer.Option(help="Floats of a latent.")] = 64,
     code_size: CodeSize = None,
     target_recall: TargetRecall = None,
-    epochs: Annotated[
-        int | None, typer.Option(help="Passes over the vectors; 60 to 90 by default.")
-    ] = None,
+    epochs: Epochs = None,
     time_budget: TimeBudget = None,
     log_dir: LogDir = None,
     seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
