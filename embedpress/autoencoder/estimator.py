@@ -263,8 +263,7 @@ class Compressor(HubMixin, TrainedTowers):
                 f"than {FEWEST_QUERIES} at validation_fraction={self.validation_fraction}: give "
                 "more vectors, a larger fraction or a number as code_size"
             )
-        log = None if log_dir is None else TrainingLog(log_dir)
-        with self._training(), contextlib.nullcontext() if log is None else log:
+        with self._training(log_dir) as log:
             norms = np.einsum("ij,ij->i", x, x, dtype=np.float64)
             scale = float(np.sqrt(norms.mean())) if self.metric != "cosine" else 1.0
             self.scale_ = InputScale(self.metric, scale or 1.0)
@@ -290,8 +289,6 @@ class Compressor(HubMixin, TrainedTowers):
             if validation is not None and starts:
                 self._choose_size(starts, validation, trainer)
             self._train_reranker(trainer)
-            if log is not None:
-                log.figures(self)
         return self
 
     def partial_fit(
@@ -313,16 +310,13 @@ class Compressor(HubMixin, TrainedTowers):
         x = self._named(X)
         check_options(self.get_params(), x.shape[1])
         asked = self._sample_queries(queries, x.shape[1])
-        log = None if log_dir is None else TrainingLog(log_dir)
-        with self._training(), contextlib.nullcontext() if log is None else log:
+        with self._training(log_dir) as log:
             asking = None if asked is None else self._sample(asked)
             train, asking, validation = self._holdout().split(self._sample(x), asking)
             self.source_ = {}
             trainer = self._trainer(train, asking, validation, progress, log)
             self._train(trainer)
             self._train_reranker(trainer)
-            if log is not None:
-                log.figures(self)
         return self
 
     def _train(self, trainer: Trainer) -> None:
@@ -487,8 +481,19 @@ class Compressor(HubMixin, TrainedTowers):
         return leave_one_out_recall(unit, stored, queries, metric=self.metric, seed=self.seed)
 
     @contextlib.contextmanager
-    def _training(self) -> Iterator[None]:
-        """Seeded, with this estimator's threads; torch's own generator is put back."""
-        with self._threads(), faiss_threads(self.num_threads), torch.random.fork_rng():
+    def _training(self, log_dir: str | Path | None) -> Iterator[TrainingLog | None]:
+        """Seeded, with this estimator's threads; torch's own generator is put back.
+
+        Gives the log where one is wanted, and ends it with the figures.
+        """
+        log = None if log_dir is None else TrainingLog(log_dir)
+        with (
+            self._threads(),
+            faiss_threads(self.num_threads),
+            torch.random.fork_rng(),
+            contextlib.nullcontext() if log is None else log,
+        ):
             torch.manual_seed(self.seed)
-            yield
+            yield log
+            if log is not None:
+                log.figures(self)
