@@ -7,7 +7,7 @@ from typing import Any
 from embedpress.evaluate.figure import COLORS, INK, new_figure, outline, plain, tidy, to_svg
 from embedpress.evaluate.result import Evaluation, IndexLoss
 
-FORM_COLORS = {"codes": COLORS[1], "latents": COLORS[2]}
+FORM_COLORS = {"codes": COLORS[1], "latents": COLORS[2], "reranker": COLORS[3]}
 LINE_COLORS = {"Gaussian channel": INK, "PCA+SQ": COLORS[0]}
 
 
@@ -163,10 +163,10 @@ def training(evaluation: Evaluation) -> bytes | None:
     for place, (key, title) in enumerate(panels):
         axes = figure.add_subplot(1, len(panels), place + 1)
         tidy(axes, x="step", y=title)
-        for i, (name, records) in enumerate(towers.items()):
+        for name, records in towers.items():
             points = [(r.get("step", j), r[key]) for j, r in enumerate(records) if key in r]
             if points:
-                color = FORM_COLORS.get(name, COLORS[i % len(COLORS)])
+                color = FORM_COLORS.get(name, COLORS[0])
                 line = zip(*points, strict=True)
                 axes.plot(*line, marker=".", color=color, label=plain(name))
         axes.legend(frameon=False, fontsize=9)

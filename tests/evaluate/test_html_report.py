@@ -249,6 +249,15 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch):
         render(figures())
 
 
+def test_what_is_trained_is_told_apart_by_its_colour():
+    curve = [{"step": step, "recall": step / 10} for step in (0, 5)]
+    three = replace(figures(), history=dict.fromkeys(("latents", "codes", "reranker"), curve))
+    picture = plots.training(three).decode().lower()
+    for color in plots.FORM_COLORS.values():
+        assert f"stroke: {color.lower()}" in picture
+    assert len(set(plots.FORM_COLORS.values())) == 3
+
+
 def test_plots_without_data_are_none():
     bare = replace(
         figures(), rerank=[], reconstruction=[], latents=None, codes=None, history={}, index=None,
