@@ -24,15 +24,21 @@ def unit_rows(x: Floats) -> Floats:
     return np.asarray(x / np.where(norm > 0, norm, 1), np.float32)
 
 
-def without_own(found: Ids, own: Ids) -> Ids:
-    """Hits (n, k + 1) but for each row's own, or else the last one: (n, k).
+def others(found: Ids, own: Ids) -> NDArray[np.bool_]:
+    """Which of the hits (n, k + 1) are not each row's own, or else not the last: k in every row.
 
     Where rows are repeated, a row may be missing from its own hits.
     """
-    kept = found != own[:, None]
+    # Where there is no hit (-1) there is none of its own, which may be -1 too.
+    kept: NDArray[np.bool_] = (found != own[:, None]) | (found < 0)
     kept[kept.all(axis=1), -1] = False
-    others: Ids = found[kept].reshape(len(found), -1)
-    return others
+    return kept
+
+
+def without_own(found: Ids, own: Ids) -> Ids:
+    """Hits (n, k + 1) but for each row's own, or else the last one: (n, k)."""
+    left: Ids = found[others(found, own)].reshape(len(found), -1)
+    return left
 
 
 def nearest_in_blocks(

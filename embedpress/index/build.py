@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedpress.errors import MismatchError, UsageError
-from embedpress.evaluate.exact import without_own
-from embedpress.index.coarse import coarse_quantizer, train_centroids
+from embedpress.index.coarse import coarse_quantizer, keep_nprobe, train_centroids
 from embedpress.index.faiss_file import rewrite_head, write_flat, write_inverted
 from embedpress.index.folder import Change, Command, changing, check_free
 from embedpress.index.layout import Layout, parse_factory, query_ms, size_of
@@ -27,6 +26,7 @@ from embedpress.index.tune import (
     AGREEMENT,
     DEPTH,
     MOST_QUERIES,
+    RESTORED_AGREEMENT,
     first_hits,
     joined_hits,
     n_queries,
@@ -89,7 +89,8 @@ def build_index(
         "auto" (by the number of vectors), "Flat", "IVF<n>" or "IVF<n>_HNSW<m>".
     nprobe : int, optional
         Inverted lists that a search visits. By default the fewest that hold .99 of the first hits
-        of an exhaustive scan.
+        of an exhaustive scan, or .993 by queries restored from the vectors; where none do, as many
+        as find nearly all that more would.
     rerank : {"none", "int8", "float16", "float32"}
         Form of the embeddings kept on disk to reorder the first hits.
     vectors : str or Path, optional
@@ -210,7 +211,8 @@ class _Build:
             parts = partial(self._parts, change.work, index)
             frame, sizes = write_inverted(change.work, path, index, parts, self.budget // 8)
             tuned = self._tuned(change.work, path, picked, own)
-            nprobe = index.nprobe = tuned.pop("nprobe")
+            nprobe = tuned.pop("nprobe")
+            keep_nprobe(index, nprobe)
             choice |= tuned
             frame = rewrite_head(path, index, sizes)
         if self.embeddings is not None:
@@ -326,20 +328,20 @@ class _Build:
             return {"nprobe": min(self.nprobe, self.layout.n_lists)}
         tuned = dict(work.facts("tuned") or {})
         if type(tuned.get("nprobe")) is not int:
-            asked = self.queries
+            asked, target = self.queries, AGREEMENT
             if asked is None:
-                asked = self.scan.restored_queries(picked)
+                asked, target = self.scan.restored_queries(picked), RESTORED_AGREEMENT
             else:
                 own = np.full(len(asked), -1)
-            truth = without_own(self._scanned(work, asked), own)
+            truth = self._scanned(work, asked)
             index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
-            nprobe, share = tune_nprobe(index, asked, own, truth)
-            figures = {"queries": len(asked), "depth": DEPTH, "target": AGREEMENT}
+            nprobe, share = tune_nprobe(index, asked, own, truth, agreement=target)
+            figures = {"queries": len(asked), "depth": DEPTH, "target": target}
             tuned = {"nprobe": nprobe, **figures, "agreement": round(share, 4)}
             work.note("tuned", **tuned)
         return tuned
 
-    def _scanned(self, work: Unfinished, asked: Floats) -> Ints:
+    def _scanned(self, work: Unfinished, asked: Floats) -> tuple[Floats, Ints]:
         """What a scan of all rows finds first, which is noted every so many rows."""
         flat, count, shape = self.scan.flat(), self.compressed.count, (len(asked), DEPTH + 1)
         path = work.place / "hits"

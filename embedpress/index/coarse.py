@@ -8,14 +8,13 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from embedpress.index.layout import Layout
+from embedpress.index.layout import Layout, graph_width
 from embedpress.threads import faiss_threads
 
 Floats = NDArray[np.float32]
 
 PLAIN_UP_TO = 1024
 """Lists up to which ordinary k-means is quick; beyond, it is done in two levels."""
-_GRAPH_SEARCH = 32
 _REFINEMENTS = 2
 
 
@@ -36,6 +35,38 @@ def coarse_quantizer(centroids: Floats, layout: Layout, metric: int, *, repeat: 
     faiss.IndexFlat, or faiss.IndexHNSWSQ over float16 where the layout has links
     """
     return _finder(np.tile(centroids, (1, repeat)), metric, layout.links)
+
+
+def visiting(index: Any, nprobe: int, selector: Any = None) -> Any:
+    """FAISS's parameters of a search that visits so many lists.
+
+    Parameters
+    ----------
+    index : faiss.IndexIVF
+        A graph over its centroids is searched as widely as that number wants.
+    nprobe : int
+    selector : faiss.IDSelector, optional
+        The rows that may be found.
+
+    Returns
+    -------
+    faiss.SearchParametersIVF
+    """
+    nprobe = min(nprobe, index.nlist)
+    options: dict[str, Any] = {} if selector is None else {"sel": selector}
+    if isinstance(faiss.downcast_index(index.quantizer), faiss.IndexHNSW):
+        graph: Any = faiss.SearchParametersHNSW
+        options["quantizer_params"] = graph(efSearch=graph_width(nprobe))
+    kind: Any = faiss.SearchParametersIVF
+    return kind(nprobe=nprobe, **options)
+
+
+def keep_nprobe(index: Any, nprobe: int) -> None:
+    """Let the index visit so many lists when no parameters are given, as plain FAISS does."""
+    index.nprobe = nprobe
+    quantizer = faiss.downcast_index(index.quantizer)
+    if isinstance(quantizer, faiss.IndexHNSW):
+        quantizer.hnsw.efSearch = graph_width(nprobe)
 
 
 def train_centroids(sample: Floats, n_lists: int, metric: int, *, seed: int = 0) -> Floats:
@@ -106,7 +137,7 @@ def _finder(centroids: Floats, metric: int, links: int) -> Any:
         return flat
     half: Any = faiss.ScalarQuantizer.QT_fp16
     graph = faiss.IndexHNSWSQ(d, half, links, metric)
-    graph.hnsw.efSearch = _GRAPH_SEARCH
+    graph.hnsw.efSearch = graph_width(1)
     graph.is_trained = True
     # Threads that add at once would link differently each time.
     with faiss_threads(1):

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from embedpress.errors import FormatError, StorageError, UsageError
 from embedpress.index.candidates import OVERSAMPLE, reranked_scores
+from embedpress.index.coarse import visiting
 from embedpress.index.faiss_door import read_index
 from embedpress.index.faiss_file import check_frame
 from embedpress.index.filter import filter_rows
@@ -447,12 +448,11 @@ def _selection(
 
 
 def _parameters(index: Any, selection: Selection | None, nprobe: int) -> Any:
-    inverted = isinstance(index, faiss.IndexIVF)
-    options: dict[str, Any] = {"nprobe": nprobe} if inverted else {}
-    if selection is not None:
-        options["sel"] = selection.selector
-    kind: Any = faiss.SearchParametersIVF if inverted else faiss.SearchParameters
-    return kind(**options) if options else None
+    selector = None if selection is None else selection.selector
+    if isinstance(index, faiss.IndexIVF):
+        return visiting(index, nprobe, selector)
+    kind: Any = faiss.SearchParameters
+    return None if selector is None else kind(sel=selector)
 
 
 def _check_sums(folder: Path, manifest: IndexManifest, roles: Sequence[str]) -> None:
