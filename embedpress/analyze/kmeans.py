@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from embedpress.evaluate.exact import Floats, Ids, unit_rows
+from embedpress.threads import faiss_threads, side_by_side
 
 ITERATIONS = 25
 RESTARTS = 5
@@ -34,16 +35,24 @@ def train_centroids(x: Floats, n_clusters: int, *, spherical: bool, seed: int) -
 
     Notes
     -----
-    The best of five starts (of one beyond 200 clusters), each trained on at most 1,024 rows a
-    cluster.
+    The best of five starts (of one beyond 200 clusters), trained on the same rows, at most
+    1,024 a cluster. Starts run side by side in few threads each: the steps of one are too small, of short
+    vectors above all, to be shared out among many.
     """
     import faiss
 
     if n_clusters == 1:
         mean = x.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
         return unit_rows(mean) if spherical else mean
-    best, least = np.empty((0, 0), np.float32), np.inf
-    for start in range(RESTARTS if n_clusters <= MANY_CLUSTERS else 1):
+    most = POINTS_PER_CENTROID * n_clusters
+    if len(x) > most:
+        draw = np.random.default_rng(seed)
+        x = x[np.sort(draw.choice(len(x), most, replace=False, shuffle=False))]
+    starts = RESTARTS if n_clusters <= MANY_CLUSTERS else 1
+    threads: int = faiss.omp_get_max_threads()
+
+    def trained(start: int) -> tuple[float, Floats]:
+        """The objective, of which less is better, and the centroids."""
         means: Any = faiss.Kmeans(
             x.shape[1],
             n_clusters,
@@ -57,12 +66,13 @@ def train_centroids(x: Floats, n_clusters: int, *, spherical: bool, seed: int) -
         spread_out = getattr(faiss, "ClusteringInitMethod_KMEANS_PLUS_PLUS", None)
         if spread_out is not None:
             means.cp.init_method = spread_out
-        means.train(x)
+        with faiss_threads(max(1, threads // starts)):
+            means.train(x)
         # Spherical k-means adds up inner products, of which more is better.
         objective = -float(means.obj[-1]) if spherical else float(means.obj[-1])
-        if start == 0 or objective < least:
-            best, least = np.asarray(means.centroids, np.float32), objective
-    return best
+        return objective, np.asarray(means.centroids, np.float32)
+
+    return min(side_by_side(trained, range(starts), threads), key=lambda found: found[0])[1]
 
 
 def refine(centroids: Floats, sizes: Ids, batches: Iterable[Floats], *, spherical: bool) -> Floats:

@@ -24,6 +24,8 @@ from embedpress.vectors.manifest import Manifest
 _HERE = RunOptions()
 # Times that a text is in memory, in all of its forms, while its chunk is on the way.
 TEXT_COPIES = 12
+# What the allocator keeps between batches of other shapes than the largest.
+GAPS = 64 * 2**20
 # Batches of pixels on the way; what the widest layers of a network take for one photo; a large
 # photo while it is decoded and resized.
 BATCHES, ACTIVATIONS, PHOTO = 5, 14 * 2**20, 128 * 2**20
@@ -108,7 +110,8 @@ def extract_text(
     extractor.check_batch_tokens(batch_tokens)
     extractor.rehearse(batch_tokens)
     # What the largest batch took comes again beside what is read ahead.
-    most = budget.left("this model", peak_bytes() - resident_bytes()) // TEXT_COPIES
+    need = peak_bytes() - resident_bytes() + GAPS
+    most = budget.left("this model", need) // TEXT_COPIES
     embedder = Embedder(
         extractor,
         model=model,
