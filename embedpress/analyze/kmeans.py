@@ -36,8 +36,8 @@ def train_centroids(x: Floats, n_clusters: int, *, spherical: bool, seed: int) -
     Notes
     -----
     The best of five starts (of one beyond 200 clusters), trained on the same rows, at most
-    1,024 a cluster. Starts run side by side in few threads each: the steps of one are too small, of short
-    vectors above all, to be shared out among many.
+    1,024 a cluster. Starts run side by side in few threads each: the steps of one are too small,
+    of short vectors above all, to be shared out among many.
     """
     import faiss
 

@@ -54,11 +54,12 @@ def visiting(index: Any, nprobe: int, selector: Any = None) -> Any:
     """
     nprobe = min(nprobe, index.nlist)
     options: dict[str, Any] = {} if selector is None else {"sel": selector}
+    # FAISS's types do not know what its parameters take.
+    library: Any = faiss
     if isinstance(faiss.downcast_index(index.quantizer), faiss.IndexHNSW):
-        graph: Any = faiss.SearchParametersHNSW
-        options["quantizer_params"] = graph(efSearch=graph_width(nprobe))
-    kind: Any = faiss.SearchParametersIVF
-    return kind(nprobe=nprobe, **options)
+        wide = library.SearchParametersHNSW(efSearch=graph_width(nprobe))
+        options["quantizer_params"] = wide
+    return library.SearchParametersIVF(nprobe=nprobe, **options)
 
 
 def keep_nprobe(index: Any, nprobe: int) -> None:
