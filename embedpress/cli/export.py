@@ -32,9 +32,10 @@ def export_command(
         typer.Option(help="Text model (folder, hub id) or ResNet name, to go into the graph."),
     ] = None,
     weights: Annotated[str | None, typer.Option(help="Weights of a ResNet.")] = None,
-    int8: Annotated[bool, typer.Option("--int8", help="Quantize the text model to int8.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Quantize the extractor to int8.")] = False,
     sample: Annotated[
-        Path | None, typer.Option(help="Texts (a line each) that int8 is judged on.")
+        Path | None,
+        typer.Option(help="What int8 is judged on: texts (a file, a line each) or a photo folder."),
     ] = None,
     format: Annotated[ExportFormat, typer.Option(help="Of the folder.")] = ExportFormat.onnx,
     num_threads: Threads = None,
@@ -45,6 +46,8 @@ def export_command(
     Example: `embedpress export model -o deploy`
 
     Example: `embedpress export model -o deploy --with-extractor ./minilm --int8`
+
+    Example: `embedpress export model -o deploy --with-extractor resnet50 --int8 --sample photos`
 
     Example: `embedpress export model -o st --with-extractor hub/id --format sentence-transformers`
     """

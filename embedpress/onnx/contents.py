@@ -16,11 +16,12 @@ from embedpress.errors import FormatError
 from embedpress.vectors.varint import varint
 
 OPERATORS = frozenset((
-    "Add", "ArgMax", "Cast", "Concat", "Conv", "Div", "Equal", "FastGelu", "Flatten", "Gather",
-    "GatherND", "Gelu", "Gemm", "GlobalAveragePool", "Identity", "LayerNormalization", "MatMul",
-    "MatMulIntegerToFloat", "Max", "MaxPool", "Mul", "MultiHeadAttention", "Pad",
-    "QuantizeLinear", "ReduceL2", "ReduceMax", "ReduceSum", "Relu", "Reshape", "Shape", "Slice",
-    "Squeeze", "Sub", "Sum", "Tile", "Transpose", "Unsqueeze", "Where",
+    "Add", "ArgMax", "Cast", "Concat", "Conv", "DequantizeLinear", "Div", "Equal", "FastGelu",
+    "Flatten", "Gather", "GatherND", "Gelu", "Gemm", "GlobalAveragePool", "Identity",
+    "LayerNormalization", "MatMul", "MatMulIntegerToFloat", "Max", "MaxPool", "Mul",
+    "MultiHeadAttention", "Pad", "QLinearAdd", "QLinearConv", "QuantizeLinear", "ReduceL2",
+    "ReduceMax", "ReduceSum", "Relu", "Reshape", "Shape", "Slice", "Squeeze", "Sub", "Sum", "Tile",
+    "Transpose", "Unsqueeze", "Where",
 ))  # fmt: skip
 """What the exporters write; no loops, no branches, nothing that fills a tensor from its size."""
 _DOMAINS = ("", "ai.onnx", "com.microsoft")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from embedpress import __version__
 from embedpress.errors import ExportError, InputError, MismatchError, UsageError
+from embedpress.extract.images import list_images
 from embedpress.onnx import graph
 from embedpress.onnx.builder import OPSET
 from embedpress.onnx.bundle import Bundle
@@ -23,6 +24,7 @@ from embedpress.onnx.extractor import FILE, TOKENIZER
 from embedpress.onnx.extractor import GRAPHS as EXTRACTOR_GRAPHS
 from embedpress.onnx.image_bundle import image_bundle
 from embedpress.onnx.int8_bundle import int8_bundle
+from embedpress.onnx.int8_image_bundle import int8_image_bundle
 from embedpress.onnx.parity import difference_beyond, expected_of, vectors_like_those_of
 from embedpress.onnx.sample import sample_texts
 from embedpress.onnx.text_bundle import text_bundle
@@ -195,10 +197,11 @@ def make_bundle(
 
     source, marks = config["source"], stamps(compressor, config)
     if str(model) in MODELS:
-        if int8:
-            raise UsageError("int8 is for text models: a ResNet is exported in float32")
+        photos = _sample_photos(int8, sample)
         images = ImageExtractor(str(model), weights=weights, num_threads=num_threads)
         _check_same(source, images.fingerprint, str(model))
+        if photos is not None:
+            return int8_image_bundle(compressor, images, marks, photos, num_threads)
         return image_bundle(compressor, images, marks, num_threads)
     if weights is not None:
         raise UsageError("weights are for a ResNet: a text model's lie in its folder")
@@ -209,6 +212,17 @@ def make_bundle(
         return text_bundle(compressor, texts, marks, num_threads)
     given = sample_texts() if sample is None else _read_sample(Path(sample))
     return int8_bundle(compressor, texts, marks, given, num_threads)
+
+
+def _sample_photos(int8: bool, sample: str | Path | None) -> list[Path] | None:
+    """The photos that int8 is judged on; None for float32."""
+    if not int8:
+        if sample is not None:
+            raise UsageError("a sample of photos is for int8: add it, or leave the sample out")
+        return None
+    if sample is None:
+        raise UsageError("int8 of a ResNet is judged on photos: give a folder of them as sample")
+    return [photo.path for photo in list_images(sample)]
 
 
 def _read_sample(path: Path) -> list[str]:
@@ -275,9 +289,11 @@ def export(
     weights : str or Path, optional
         Of a ResNet; see :class:`~embedpress.extract.image.ImageExtractor`.
     int8 : bool
-        Quantize the extractor's dense layers; see :mod:`embedpress.onnx.int8`.
+        Quantize the extractor's dense layers or convolutions; see :mod:`embedpress.onnx.int8` and
+        :mod:`embedpress.onnx.int8_conv`.
     sample : str or Path, optional
-        A file of texts that int8 is judged on; by default glosses of WordNet.
+        What int8 is judged on: a file of texts, by default glosses of WordNet, or a folder of
+        photos, which a ResNet needs.
     format : {"onnx", "sentence-transformers"}
         The latter writes a folder of that library; see
         :func:`embedpress.autoencoder.dense_stack.write_sentence_transformer`.

@@ -14,7 +14,7 @@ from embedpress.onnx.bundle import Bundle, check_dim, closed, compare, session_r
 from embedpress.onnx.canary import INPUTS, pack
 from embedpress.onnx.extractor import GRAPHS, ExtractorConfig
 from embedpress.onnx.parity import expected_of
-from embedpress.onnx.resnet import add_resnet
+from embedpress.onnx.resnet import Layers, add_resnet
 
 if TYPE_CHECKING:
     from embedpress.autoencoder.estimator import Compressor
@@ -55,11 +55,14 @@ def image_bundle(
 
 
 def image_graph(
-    compressor: Compressor, extractor: ImageExtractor, stamps: dict[str, str]
+    compressor: Compressor,
+    extractor: ImageExtractor,
+    stamps: dict[str, str],
+    layers: Layers | None = None,
 ) -> onnx.ModelProto:
-    """``pixels`` -> ``embeddings``, ``latents``, ``codes``."""
+    """``pixels`` -> ``embeddings``, ``latents``, ``codes``, with layers in float32 by default."""
     graph = GraphBuilder()
-    add_resnet(graph, extractor.model, "embeddings")
+    add_resnet(graph, extractor.model, "embeddings", layers)
     side = extractor.transform.crop
     return closed(graph, compressor, [("pixels", TensorProto.FLOAT, (3, side, side))], stamps)
 

@@ -10,6 +10,7 @@ an output.
 from __future__ import annotations
 
 import platform
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from embedpress.errors import PrecisionWarning
 from embedpress.onnx import bert
 from embedpress.onnx.builder import MICROSOFT, GraphBuilder
 
@@ -123,6 +125,17 @@ def quantized_weight(weight: Floats) -> tuple[NDArray[np.int8], Floats]:
     scales = np.maximum(np.abs(weight).max(axis=0), SMALLEST) / 127
     whole = np.clip(np.round(weight / scales), -127, 127).astype(np.int8)
     return whole, scales.astype(np.float32)
+
+
+def warn_where_it_is_slow() -> None:
+    """Warn with `PrecisionWarning` where int8 does not pay."""
+    if instructions_missing():
+        warnings.warn(
+            "this processor lacks the instructions that make int8 pay (VNNI on x86, dot products "
+            "on ARM): here it is hardly faster than float32",
+            PrecisionWarning,
+            stacklevel=3,
+        )
 
 
 def instructions_missing(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -11,14 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from embedpress.errors import ExportError, PrecisionWarning, UsageError
+from embedpress.errors import ExportError, UsageError
 from embedpress.evaluate.exact import nearest_in_blocks, true_neighbors, unit_rows
 from embedpress.evaluate.metrics import recall_at_k
 from embedpress.extract.batches import padded, token_batches
 from embedpress.onnx.bundle import N_CANARIES, Bundle, Feed, Run, session_run
 from embedpress.onnx.canary import INPUTS, pack
 from embedpress.onnx.extractor import GRAPHS
-from embedpress.onnx.int8 import Int8Dense, Range, Recorder, instructions_missing
+from embedpress.onnx.int8 import Floats, Int8Dense, Range, Recorder, warn_where_it_is_slow
 from embedpress.onnx.parity import Arrays
 from embedpress.onnx.sample import sample_texts
 from embedpress.onnx.text import BATCH_TOKENS
@@ -64,13 +63,7 @@ def int8_bundle(
         raise UsageError(
             f"the sample has {len(texts)} texts: int8 is judged on {MIN_SAMPLE} of them"
         )
-    if instructions_missing():
-        warnings.warn(
-            "this processor lacks the instructions that make int8 pay (VNNI on x86, dot products "
-            "on ARM): here it is hardly faster than float32",
-            PrecisionWarning,
-            stacklevel=2,
-        )
+    warn_where_it_is_slow()
     plain = text_bundle(compressor, extractor, stamps, num_threads)
     exact = session_run(plain.files[GRAPHS["text"]], num_threads)
     shuffled = [texts[row] for row in np.random.default_rng(0).permutation(len(texts))]
@@ -81,7 +74,8 @@ def int8_bundle(
     run = session_run(content, num_threads)
     judged = shuffled[n_scales : n_scales + MOST_JUDGED]
     theirs, ours = _outputs(extractor, judged, exact), _outputs(extractor, judged, run)
-    check_alone(extractor, judged[:N_ALONE], run, ours)
+    alone = [_outputs(extractor, [text], run)["embeddings"] for text in judged[:N_ALONE]]
+    check_alone(np.concatenate(alone), ours["embeddings"][:N_ALONE], "text")
     measured = judge_int8(compressor, theirs, ours)
     texts = sample_texts()[:N_CANARIES]
     return Bundle(
@@ -133,28 +127,31 @@ def _outputs(extractor: TextExtractor, texts: Sequence[str], run: Run) -> Arrays
     return found
 
 
-def check_alone(extractor: TextExtractor, texts: Sequence[str], run: Run, among: Arrays) -> None:
-    """Refuse a graph whose embedding of a text alone is another than in a batch.
+def check_alone(alone: Floats, among: Floats, what: str) -> None:
+    """Refuse a graph whose embedding of an input alone is another than in a batch.
+
+    Parameters
+    ----------
+    alone, among : ndarray of shape (n, dim), float32
+    what : str
+        "text" or "photo".
 
     Raises
     ------
     ExportError
     """
-    largest = float(np.abs(among["embeddings"]).max())
-    for row, text in enumerate(texts):
-        alone = _outputs(extractor, [text], run)["embeddings"][0]
-        difference = float(np.abs(alone - among["embeddings"][row]).max())
-        if not difference <= ALONE_TOLERANCE * largest:
-            raise ExportError(
-                f"int8: the embedding of a text depends on its batch, by up to {difference:.2e}"
-            )
+    difference = float(np.abs(alone - among).max())
+    if not difference <= ALONE_TOLERANCE * float(np.abs(among).max()):
+        raise ExportError(
+            f"int8: the embedding of a {what} depends on its batch, by up to {difference:.2e}"
+        )
 
 
 def judge_int8(compressor: Compressor, exact: Arrays, ours: Arrays) -> dict[str, float]:
     """Recall of codes (latents, where there are none) from int8 beside those from float32.
 
-    A fifth of the texts ask, the others are searched; the truth are the exact neighbours by
-    float32 embeddings. Queries are embedded by the same graph as the texts.
+    A fifth of the inputs ask, the others are searched; the truth are the exact neighbours by
+    float32 embeddings. Queries are embedded by the same graph as the others.
 
     Returns
     -------

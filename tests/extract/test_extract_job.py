@@ -11,12 +11,14 @@ import torch_files
 from PIL import Image
 
 from embedpress.errors import InputError, MismatchError, UsageError
+from embedpress.extract import torchvision_trap
 from embedpress.extract.image import ImageExtractor, load_image
 from embedpress.extract.job import extract_images, extract_text
 from embedpress.extract.text import TextExtractor
 from embedpress.vectors import open_vectors
 
 pytest.importorskip("torch")
+torchvision_trap.prepare()
 pytest.importorskip("transformers")
 pytest.importorskip("torchvision")
 

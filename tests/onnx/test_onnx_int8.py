@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from embedpress.errors import ExportError, InputError, PrecisionWarning, UsageError
-from embedpress.onnx import int8_bundle
+from embedpress.onnx import int8, int8_bundle
 from embedpress.onnx.export import export
 from embedpress.onnx.int8 import Range, instructions_missing, quantized_weight
 from embedpress.onnx.runtime import TextEncoder
@@ -108,8 +108,6 @@ def test_samples(saved: Callable[..., Path], bert: Path, tmp_path: Path) -> None
         refused(tmp_path / "bytes.txt")
     with pytest.raises(UsageError, match="a sample of texts is for int8"):
         export(saved(), tmp_path / "out", with_extractor=bert, sample=tmp_path / "few.txt")
-    with pytest.raises(UsageError, match="int8 is for text models"):
-        export(saved(), tmp_path / "out", with_extractor="resnet18", int8=True)
     assert not (tmp_path / "out").exists()
 
 
@@ -143,7 +141,7 @@ def test_processors_are_told_apart(tmp_path: Path, text: str, missing: bool | No
 def test_it_is_said_where_int8_does_not_pay(
     saved: Callable[..., Path], bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(int8_bundle, "instructions_missing", lambda: True)
+    monkeypatch.setattr(int8, "instructions_missing", lambda: True)
     monkeypatch.setattr(int8_bundle, "text_bundle", lambda *_: 1 / 0)
     with (
         pytest.warns(PrecisionWarning, match="this processor lacks the instructions"),
