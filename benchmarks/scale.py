@@ -192,9 +192,10 @@ def plot(found: list[dict[str, Any]], path: Path) -> None:
     right.axhline(2048, ls=":", color="grey", label="memory budget")
     right.set(xlabel="vectors", ylabel="peak MiB", title="memory", ylim=(100, 4096))
     if all("index" in one for one in found):
-        left.loglog(rows, [one["index"]["build_seconds"] for one in found], "s-", label="index")
+        built = [one["index"]["build_seconds"] for one in found]
+        left.loglog(rows, built, "s-", color="C2", label="index")
         peaks = [one["index"]["peak_bytes"] / 2**20 for one in found]
-        right.loglog(rows, peaks, "s-", label="index")
+        right.loglog(rows, peaks, "s-", color="C2", label="index")
     left.legend()
     right.legend()
     figure.savefig(path, dpi=120)
