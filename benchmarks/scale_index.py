@@ -10,7 +10,8 @@ Each of them takes the smallest nprobe or efSearch whose recall is within .01 of
 Queries are asked one by one for at most a minute (median, 99th percentile) and all at once
 (queries a second), on one thread, ours with the query encoder. Bytes are those of what lies in
 memory: of FAISS's file, and for ours the query encoder and the codebooks. Writes
-``benchmarks/results/scale_index.json``.
+``benchmarks/results/scale_index.json``. Peers that are in there already are not measured again;
+remove it to measure all.
 
 Run: python benchmarks/scale_index.py                     (100 thousand and 1 million)
      python benchmarks/scale_index.py --rows 1000000 --no-peers     (ours alone)
@@ -25,7 +26,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -162,7 +163,9 @@ def smallest(ask: Callable[[int], Ask], queries: Floats, truth: Ints, largest: i
     return high
 
 
-def measure_peers(embeddings: Path, file: Path, keep: Callable[[dict[str, Any]], None]) -> None:
+def measure_peers(
+    embeddings: Path, file: Path, done: Iterable[str], keep: Callable[[dict[str, Any]], None]
+) -> None:
     """Plain FAISS on the same vectors.
 
     Parameters
@@ -171,6 +174,8 @@ def measure_peers(embeddings: Path, file: Path, keep: Callable[[dict[str, Any]],
         Folder.
     file : Path
         Where each index is written to be weighed; removed again.
+    done : iterable of str
+        Names of peers to leave out.
     keep : callable
         Takes the figures of each, by its name, as soon as they are there.
     """
@@ -181,11 +186,14 @@ def measure_peers(embeddings: Path, file: Path, keep: Callable[[dict[str, Any]],
     n_lists = 2 ** round(np.log2(4 * np.sqrt(vectors.count)))
     factories = {
         "IVF-PQ": f"OPQ{CODE_SIZE},IVF{n_lists},PQ{CODE_SIZE}",
+        "flat float32": "Flat",
         "HNSW-SQ8": "HNSW32,SQ8",
     }
-    if vectors.count * vectors.dim * 4 <= FLOAT_BYTES:
-        factories["flat float32"] = "Flat"
+    if vectors.count * vectors.dim * 4 > FLOAT_BYTES:
+        del factories["flat float32"]
     for name, factory in factories.items():
+        if name in done:
+            continue
         index: Any = faiss.index_factory(vectors.dim, factory, faiss.METRIC_INNER_PRODUCT)
         started = time.monotonic()
         if name == "IVF-PQ":
@@ -257,7 +265,7 @@ def main(
             keep({"embedpress": index})
             shutil.rmtree(codes)
         if peers:
-            measure_peers(embeddings, work / "peer.faiss", keep)
+            measure_peers(embeddings, work / "peer.faiss", [*results.get(str(size), {})], keep)
         shutil.rmtree(embeddings)
 
 
