@@ -150,6 +150,15 @@ def scale_lines(scale: dict[str, Any]) -> list[str]:
     return head + lines
 
 
+def with_ours(indexes: dict[str, Any], scale: dict[str, Any]) -> dict[str, Any]:
+    """Figures of indexes by size, with ours of ``scale.py`` where they have none."""
+    built = {str(size["rows"]): size["index"] for size in scale["sizes"] if "index" in size}
+    return {
+        rows: {**({"embedpress": built[rows]} if rows in built else {}), **found}
+        for rows, found in indexes.items()
+    }
+
+
 def main() -> None:
     """Print the tables as Markdown."""
     rows = json.loads((RESULTS / "equal_bytes.json").read_text())
@@ -167,10 +176,15 @@ def main() -> None:
         "drift": drift_lines,
         "report": report_lines,
     }
-    for name, lines in tables.items():
-        if (RESULTS / f"{name}.json").is_file():
-            found = json.loads((RESULTS / f"{name}.json").read_text())
-            print(f"\n{name}\n", *lines(found), sep="\n")
+    results = {
+        name: json.loads((RESULTS / f"{name}.json").read_text())
+        for name in tables
+        if (RESULTS / f"{name}.json").is_file()
+    }
+    if {"scale", "scale_index"} <= results.keys():
+        results["scale_index"] = with_ours(results["scale_index"], results["scale"])
+    for name, found in results.items():
+        print(f"\n{name}\n", *tables[name](found), sep="\n")
 
 
 if __name__ == "__main__":

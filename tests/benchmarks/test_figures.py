@@ -205,3 +205,16 @@ def test_tables_of_nested_latents_and_of_indexes() -> None:
     assert index_lines({"1000000": {"embedpress": figures}})[2:] == [
         "| 1,000,000 | **embedpress**, Flat | 0.500 | 61 s | 3 MiB | 1,234 | 0.50 / 1.25 ms |"
     ]
+
+
+def test_indexes_of_both_benchmarks_stand_in_one_table() -> None:
+    from tables import with_ours
+
+    indexes = {"10": {"embedpress": 1, "peer": 2}, "30": {"peer": 3}, "90": {"peer": 4}}
+    scale = {"sizes": [{"rows": 10, "index": 5}, {"rows": 30, "index": 6}, {"rows": 90}]}
+    assert with_ours(indexes, scale) == {
+        "10": {"embedpress": 1, "peer": 2},
+        "30": {"embedpress": 6, "peer": 3},
+        "90": {"peer": 4},
+    }
+    assert list(with_ours(indexes, scale)["30"]) == ["embedpress", "peer"]
