@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from embedpress.analyze.layout import NEIGHBORS, lay_out
 from embedpress.analyze.picture import draw_map
 from embedpress.errors import MissingDependencyError, UsageError
 from embedpress.evaluate.axes import principal_axes
-from embedpress.evaluate.exact import Floats, Ids, unit_rows
+from embedpress.evaluate.exact import Floats, Ids, others, unit_rows
 from embedpress.threads import faiss_threads
 from embedpress.vectors.check import check_metric, check_vectors
 
@@ -172,11 +171,11 @@ def _graph_layout(x: Floats, seed: int) -> Floats:
         return laid_out
     points = np.empty((len(z), 2), np.float32)
     points[rows] = laid_out
-    others = np.setdiff1d(np.arange(len(z)), rows)
-    found, squared = _search(sample, np.ascontiguousarray(z[others]), PLACED_BY, l2=True)
+    rest = np.setdiff1d(np.arange(len(z)), rows)
+    found, squared = _search(sample, np.ascontiguousarray(z[rest]), PLACED_BY, l2=True)
     weights = 1 / (np.maximum(squared, 0) + 1e-6)
     weights /= weights.sum(axis=1, keepdims=True)
-    points[others] = np.einsum("ij,ijk->ik", weights, laid_out[found])
+    points[rest] = np.einsum("ij,ijk->ik", weights, laid_out[found])
     return points
 
 
@@ -202,8 +201,5 @@ def _search(base: Floats, queries: Floats, k: int, *, l2: bool) -> tuple[Ids, Fl
 
 def _without_self(rows: Ids, scores: Floats) -> tuple[Ids, Floats]:
     n, k = rows.shape
-    own = rows == np.arange(n)[:, None]
-    # Where rows are repeated one may be missing from its own neighbours: the last hit goes then.
-    own[~own.any(axis=1), -1] = True
-    kept: NDArray[np.bool_] = ~own
+    kept = others(rows, np.arange(n))
     return rows[kept].reshape(n, k - 1), scores[kept].reshape(n, k - 1)
