@@ -25,7 +25,7 @@ _HERE = RunOptions()
 # Times that a text is in memory, in all of its forms, while its chunk is on the way.
 TEXT_COPIES = 12
 # What the allocator keeps between batches of other shapes than the largest.
-GAPS = 64 * 2**20
+GAPS = 96 * 2**20
 # Batches of pixels on the way; what the widest layers of a network take for one photo; a large
 # photo while it is decoded and resized.
 BATCHES, ACTIVATIONS, PHOTO = 5, 14 * 2**20, 128 * 2**20

@@ -15,6 +15,10 @@ from embedpress.extract.bert import fingerprints, length_limit, load_bert
 from embedpress.extract.device import exact_float32, resolve_device
 from embedpress.extract.hub import model_folder
 from embedpress.extract.recipe import read_recipe
+from embedpress.vectors.budget import give_back
+
+_LARGE = 1024
+"""Tokens of a batch that leaves gaps in the memory worth closing."""
 
 
 class TextExtractor:
@@ -128,8 +132,10 @@ class TextExtractor:
             for start, stop in text_blocks(texts, *SORTED):
                 tokens = self.tokenize(texts[start:stop])
                 for rows in token_batches([len(t) for t in tokens], batch_tokens):
-                    found = self._forward(*padded([tokens[row] for row in rows], self.padding))
-                    embeddings[[start + row for row in rows]] = found
+                    ids, mask = padded([tokens[row] for row in rows], self.padding)
+                    embeddings[[start + row for row in rows]] = self._forward(ids, mask)
+                    if ids.size >= _LARGE:
+                        give_back()
         bad = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
         if bad.size:
             raise InputError(f"row {bad[0]}: the model gave NaN or infinity for this text")

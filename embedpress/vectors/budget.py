@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import sys
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from embedpress.errors import UsageError
 
@@ -145,6 +148,24 @@ def peak_bytes() -> int:
 
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def give_back() -> None:
+    """Give memory that was freed back to the system, where the C library (glibc) can.
+
+    Arrays of ever other sizes leave gaps that it would otherwise keep: a long job would grow.
+    """
+    trim = _trim()
+    if trim is not None:
+        trim(0)
+
+
+@cache
+def _trim() -> Any:
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (OSError, TypeError, AttributeError):
+        return None
 
 
 def size_text(size: int) -> str:

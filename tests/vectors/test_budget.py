@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import platform
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 
 from embedpress.errors import UsageError
 from embedpress.vectors import parse_size, rows_within
-from embedpress.vectors.budget import Budget
+from embedpress.vectors.budget import Budget, give_back, resident_bytes
 
 
 @pytest.mark.parametrize(
@@ -58,3 +60,16 @@ def test_a_budget_counts_what_came_after_it() -> None:
     assert budget.left("this", 100) <= budget.left("this") + held.nbytes
     with pytest.raises(UsageError, match=r"budget of 1024M is too small: this takes \d+M at least"):
         budget.left("this", 2**30)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library keeps what it has")
+def test_gaps_between_what_is_kept_are_given_back() -> None:
+    # Too small to be mapped one by one, and every fiftieth stays.
+    pieces = [bytearray(100_000) for _ in range(2_000)]
+    kept = pieces[::50]
+    held = resident_bytes()
+    del pieces
+    give_back()
+    assert held - resident_bytes() > 100e6
+    assert len(kept) == 40
+    give_back()
