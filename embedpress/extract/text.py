@@ -134,7 +134,8 @@ class TextExtractor:
                 for rows in token_batches([len(t) for t in tokens], batch_tokens):
                     ids, mask = padded([tokens[row] for row in rows], self.padding)
                     embeddings[[start + row for row in rows]] = self._forward(ids, mask)
-                    if ids.size >= _LARGE:
+                    # Elsewhere activations take no memory of this process, and batches are short.
+                    if ids.size >= _LARGE and self.device.type == "cpu":
                         give_back()
         bad = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
         if bad.size:
