@@ -436,6 +436,8 @@ def main(
 ) -> None:
     """Measure and write results/serving.json."""
     warnings.filterwarnings("ignore", "texts longer than")
+    if only_photos and photos is None:
+        raise typer.BadParameter("give the folder with --photos", param_hint="--only-photos")
     output = RESULTS / "serving.json"
     with tempfile.TemporaryDirectory() as folder:
         if only_photos and photos is not None:
