@@ -5,16 +5,55 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from queue import Full, Queue
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 _END = object()
-_WAIT = 0.1
 
 
 class _GivenUpError(Exception):
     """The one who handed the items over stopped in the middle."""
+
+
+class _Belt:
+    """A queue with room for `depth` items, from one thread to another.
+
+    Ctrl-C leaves it whole at any instant. The locks of ``queue.Queue`` are taken in Python, where
+    an interrupt can leave one taken for ever, and the other thread waiting for it; those of
+    ``SimpleQueue`` are not, so that two of them are used: one of items, one of free places.
+    """
+
+    def __init__(self, depth: int) -> None:
+        self._items: SimpleQueue[Any] = SimpleQueue()
+        self._places: SimpleQueue[None] = SimpleQueue()
+        self._unwanted = False
+        for _ in range(depth):
+            self._places.put(None)
+
+    def put(self, item: object) -> bool:
+        """Put an item as soon as there is room; False if nobody will take it any more."""
+        if not self._unwanted:
+            self._places.get()
+        if self._unwanted:
+            return False
+        self._items.put(item)
+        return True
+
+    def end(self) -> None:
+        """Put the end, for which there is always room."""
+        self._items.put(_END)
+
+    def take(self) -> Any:
+        """Wait for the next item."""
+        item = self._items.get()
+        self._places.put(None)
+        return item
+
+    def leave(self) -> None:
+        """Take no more; who waits for room goes on."""
+        self._unwanted = True
+        self._places.put(None)
 
 
 def read_ahead(items: Iterator[T], depth: int) -> Generator[T, None, None]:
@@ -23,28 +62,27 @@ def read_ahead(items: Iterator[T], depth: int) -> Generator[T, None, None]:
     What the iterator raises is raised here, after the items before it. When this one is closed,
     the thread ends with the item at hand.
     """
-    queue: Queue[Any] = Queue(depth)
-    left = threading.Event()
+    belt = _Belt(depth)
     failure: list[BaseException] = []
 
     def run() -> None:
         try:
             for item in items:
-                if not _put(queue, item, left):
+                if not belt.put(item):
                     return
         except BaseException as error:
             failure.append(error)
-        _put(queue, _END, left)
+        belt.end()
 
     thread = threading.Thread(target=run, name="read-ahead", daemon=True)
     thread.start()
     try:
-        while (item := queue.get()) is not _END:
+        while (item := belt.take()) is not _END:
             yield item
         if failure:
             raise failure[0]
     finally:
-        left.set()
+        belt.leave()
         thread.join()
 
 
@@ -58,13 +96,12 @@ def write_behind(
     of the block. When the block raises, `consume` is let go on to the last item handed over,
     where its iterator raises.
     """
-    queue: Queue[Any] = Queue(depth)
-    over = threading.Event()
+    belt = _Belt(depth)
     failure: list[BaseException] = []
     given_up = False
 
     def items() -> Iterator[T]:
-        while (item := queue.get()) is not _END:
+        while (item := belt.take()) is not _END:
             yield item
         if given_up:
             raise _GivenUpError
@@ -76,10 +113,10 @@ def write_behind(
             pass
         except BaseException as error:
             failure.append(error)
-        over.set()
+        belt.leave()
 
     def hand(item: T) -> None:
-        if not _put(queue, item, over):
+        if not belt.put(item):
             raise failure[0]
 
     thread = threading.Thread(target=run, name="write-behind", daemon=True)
@@ -90,18 +127,7 @@ def write_behind(
         given_up = True
         raise
     finally:
-        _put(queue, _END, over)
+        belt.end()
         thread.join()
     if failure:
         raise failure[0]
-
-
-def _put(queue: Queue[Any], item: object, unwanted: threading.Event) -> bool:
-    """Put an item, unless nobody will take it any more."""
-    while not unwanted.is_set():
-        try:
-            queue.put(item, timeout=_WAIT)
-        except Full:
-            continue
-        return True
-    return False

@@ -7,9 +7,10 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,6 +19,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from embedpress.errors import InputError, UsageError
+from embedpress.threads import side_by_side
 from embedpress.vectors.files import sha256_of
 
 EXTENSIONS = (
@@ -147,11 +149,11 @@ def decode_image(file: BinaryIO, *, max_pixels: int | None = None) -> Image.Imag
         raise InputError(_reason(error)) from error
 
 
-def read_ahead(
+def read_batches(
     files: list[ImageFile],
     transform: Callable[[Image.Image], npt.NDArray[np.float32]],
     size: int,
-    pool: ThreadPoolExecutor,
+    num_threads: int,
 ) -> Iterator[tuple[list[ImageFile], list[npt.NDArray[np.float32] | str]]]:
     """Read photos in batches, the next batch while the caller works on this one.
 
@@ -162,8 +164,8 @@ def read_ahead(
         Makes an array of an RGB image.
     size : int
         Photos in each batch but the last.
-    pool : ThreadPoolExecutor
-        Reads them.
+    num_threads : int
+        Threads that read.
 
     Yields
     ------
@@ -177,20 +179,18 @@ def read_ahead(
         except InputError as error:
             return str(error).removeprefix(f"{file.path.name}: ")
 
-    batches = [files[start : start + size] for start in range(0, len(files), size)]
-    ahead = [pool.submit(read, file) for file in batches[0]]
-    for batch, following in zip(batches, [*batches[1:], []], strict=True):
-        reading, ahead = ahead, [pool.submit(read, file) for file in following]
-        yield batch, [future.result() for future in reading]
+    found = side_by_side(read, files, num_threads, ahead=size)
+    with closing(found):
+        for start in range(0, len(files), size):
+            batch = files[start : start + size]
+            yield batch, list(islice(found, len(batch)))
 
 
-def contents_of(files: list[ImageFile], pool: ThreadPoolExecutor) -> str:
+def contents_of(files: list[ImageFile], num_threads: int) -> str:
     """One sha256 of the ids and the bytes of photos."""
     digest = hashlib.sha256()
-    for start in range(0, len(files), 1024):
-        part = files[start : start + 1024]
-        for file, found in zip(part, pool.map(_digest, part), strict=True):
-            digest.update(f"{file.id}\0{found}\n".encode())
+    for file, found in zip(files, side_by_side(_digest, files, num_threads), strict=True):
+        digest.update(f"{file.id}\0{found}\n".encode())
     return digest.hexdigest()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -233,8 +232,7 @@ def extract_images(
             if index not in done:
                 yield index, files[start : start + rows_per_shard]
 
-    with ThreadPoolExecutor(check_threads(num_threads)) as pool:
-        contents = contents_of(files, pool)
+    contents = contents_of(files, check_threads(num_threads))
     job = Job(
         out=Path(out),
         header=header,

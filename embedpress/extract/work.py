@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +15,7 @@ import pyarrow as pa
 from embedpress.engine.job import Piece
 from embedpress.errors import MismatchError
 from embedpress.extract.image import ImageExtractor
-from embedpress.extract.images import ImageFile, read_ahead
+from embedpress.extract.images import ImageFile, read_batches
 from embedpress.extract.text import TextExtractor
 from embedpress.extract.texts import TextChunk
 from embedpress.extract.transform import ImageTransform
@@ -98,8 +97,7 @@ class ReadPhotos:
 
     def __call__(self, files: list[ImageFile]) -> Iterator[Photos]:
         """Yield batches of files, with the pixels of each or why there are none."""
-        with ThreadPoolExecutor(self.num_threads) as pool:
-            yield from read_ahead(files, self.transform, self.batch_size, pool)
+        return read_batches(files, self.transform, self.batch_size, self.num_threads)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 import struct
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 from PIL import Image
 
 from embedpress.errors import InputError, UsageError
-from embedpress.extract.images import contents_of, list_images, load_image, read_ahead
+from embedpress.extract.images import contents_of, list_images, load_image, read_batches
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 
@@ -247,12 +246,11 @@ def test_nothing_to_list(tmp_path: Path) -> None:
 def test_reading_ahead_keeps_order_and_reasons(folder: Path) -> None:
     (folder / "b" / "1.png").write_bytes(b"broken")
     files = list_images(folder)
-    with ThreadPoolExecutor(2) as pool:
-        batches = list(read_ahead(files, lambda image: np.asarray(image, np.float32), 3, pool))
-        contents = contents_of(files, pool)
-        assert contents == contents_of(list_images(folder), pool)
-        (folder / "b" / "1.png").write_bytes(b"Broken")
-        assert contents != contents_of(files, pool)
+    batches = list(read_batches(files, lambda image: np.asarray(image, np.float32), 3, 2))
+    contents = contents_of(files, 2)
+    assert contents == contents_of(list_images(folder), 1)
+    (folder / "b" / "1.png").write_bytes(b"Broken")
+    assert contents != contents_of(files, 2)
     assert [[file.id for file in batch] for batch, _ in batches] == [
         ["a/deep/3.gif", "b/1.png", "b/2.JPG"],
         ["top.jpeg"],
