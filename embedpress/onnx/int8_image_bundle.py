@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from embedpress.errors import UsageError
 from embedpress.extract.images import load_image
 from embedpress.onnx.bundle import Bundle, Feed, Run, session_run
 from embedpress.onnx.canary import INPUTS, pack
 from embedpress.onnx.extractor import GRAPHS
 from embedpress.onnx.image_bundle import drawn_images, image_bundle, image_graph
 from embedpress.onnx.int8 import warn_where_it_is_slow
-from embedpress.onnx.int8_bundle import MIN_SAMPLE, check_alone, judge_int8
 from embedpress.onnx.int8_conv import Int8Layers, Limits, RecordingLayers
+from embedpress.onnx.int8_judge import check_sample, judge
 from embedpress.onnx.parity import Arrays
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def int8_image_bundle(
     Parameters
     ----------
     photos : sequence of Path
-        At least `MIN_SAMPLE`.
+        At least :data:`~embedpress.onnx.int8_judge.MIN_SAMPLE`.
 
     Raises
     ------
@@ -53,12 +53,9 @@ def int8_image_bundle(
     InputError
         One that cannot be read.
     ExportError
-        As for :func:`~embedpress.onnx.int8_bundle.int8_bundle`.
+        As for :func:`~embedpress.onnx.int8_judge.judge`.
     """
-    if len(photos) < MIN_SAMPLE:
-        raise UsageError(
-            f"the sample has {len(photos)} photos: int8 is judged on {MIN_SAMPLE} of them"
-        )
+    check_sample(photos, "photo")
     warn_where_it_is_slow()
     plain = image_bundle(compressor, extractor, stamps, num_threads)
     exact = session_run(plain.files[GRAPHS["image"]], num_threads)
@@ -67,13 +64,11 @@ def int8_image_bundle(
     graph = image_graph(compressor, extractor, stamps, Int8Layers(limits))
     content = graph.SerializeToString(deterministic=True)
     run = session_run(content, num_threads)
+    outputs = partial(_outputs, extractor)
     judged = shuffled[N_SCALES : N_SCALES + MOST_JUDGED]
-    theirs, ours = _outputs(extractor, judged, exact), _outputs(extractor, judged, run)
-    alone = [_outputs(extractor, [photo], run)["embeddings"] for photo in judged[:N_ALONE]]
-    check_alone(np.concatenate(alone), ours["embeddings"][:N_ALONE], "photo")
-    measured = judge_int8(compressor, theirs, ours)
+    measured = judge(compressor, exact, run, outputs, judged, alone=N_ALONE, what="photo")
     drawn = drawn_images(extractor.transform.resize)
-    stored = _outputs(extractor, drawn, run)
+    stored = outputs(drawn, run)
     stored["images"] = np.stack([np.asarray(image) for image in drawn])
     return Bundle(
         config=replace(plain.config, precision="int8", measured=measured),

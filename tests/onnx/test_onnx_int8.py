@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from embedpress.errors import ExportError, InputError, PrecisionWarning, UsageError
-from embedpress.onnx import int8, int8_bundle
+from embedpress.onnx import int8, int8_bundle, int8_judge
 from embedpress.onnx.export import export
 from embedpress.onnx.int8 import Range, instructions_missing, quantized_weight
 from embedpress.onnx.runtime import TextEncoder
@@ -28,7 +28,7 @@ def deployed(
     folder = tmp_path_factory.mktemp("int8") / "out"
     with pytest.MonkeyPatch.context() as patch:
         # Random weights are no model: how much they lose says nothing.
-        patch.setattr(int8_bundle, "MOST_LOST", 0.5)
+        patch.setattr(int8_judge, "MOST_LOST", 0.5)
         patch.setattr(int8_bundle, "MOST_JUDGED", 400)
         export(saved(), folder, with_extractor=bert, int8=True, num_threads=1)
     return folder
@@ -65,7 +65,7 @@ def test_a_text_does_not_depend_on_its_batch(deployed: Path) -> None:
     largest = float(np.abs(alone).max())
     for budget in (100, 1024, 10**6):
         among = encoder.embed(texts, batch_tokens=budget)
-        np.testing.assert_allclose(among, alone, atol=int8_bundle.ALONE_TOLERANCE * largest)
+        np.testing.assert_allclose(among, alone, atol=int8_judge.ALONE_TOLERANCE * largest)
 
 
 def test_what_loses_too_much_is_refused(
@@ -87,7 +87,7 @@ def test_what_loses_too_much_is_refused(
 def test_what_depends_on_its_batch_is_refused(
     saved: Callable[..., Path], bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(int8_bundle, "ALONE_TOLERANCE", -1.0)
+    monkeypatch.setattr(int8_judge, "ALONE_TOLERANCE", -1.0)
     monkeypatch.setattr(int8_bundle, "MOST_JUDGED", 400)
     with pytest.raises(ExportError, match="the embedding of a text depends on its batch"):
         export(saved(), tmp_path / "out", with_extractor=bert, int8=True, num_threads=1)

@@ -19,7 +19,7 @@ from embedpress.autoencoder.pretrained import save
 from embedpress.errors import ExportError, InputError, UsageError
 from embedpress.extract.image import ImageExtractor
 from embedpress.extract.images import load_image
-from embedpress.onnx import int8_bundle, int8_image_bundle
+from embedpress.onnx import int8_image_bundle, int8_judge
 from embedpress.onnx.builder import GraphBuilder
 from embedpress.onnx.bundle import session_run
 from embedpress.onnx.export import export
@@ -62,9 +62,9 @@ def model(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few photos will do, and random weights are no model: what they lose says nothing."""
-    for name, value in (("MIN_SAMPLE", 100), ("N_SCALES", 40)):
-        monkeypatch.setattr(int8_image_bundle, name, value)
-    monkeypatch.setattr(int8_bundle, "MOST_LOST", 0.5)
+    monkeypatch.setattr(int8_image_bundle, "N_SCALES", 40)
+    monkeypatch.setattr(int8_judge, "MIN_SAMPLE", 100)
+    monkeypatch.setattr(int8_judge, "MOST_LOST", 0.5)
 
 
 @pytest.fixture(scope="module")
@@ -80,9 +80,9 @@ def deployed(
             compressor, weights = model
             options |= {"with_extractor": "resnet18", "weights": weights, "num_threads": 1}
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(int8_image_bundle, "MIN_SAMPLE", 100)
+                patch.setattr(int8_judge, "MIN_SAMPLE", 100)
                 patch.setattr(int8_image_bundle, "N_SCALES", 40)
-                patch.setattr(int8_bundle, "MOST_LOST", 0.5)
+                patch.setattr(int8_judge, "MOST_LOST", 0.5)
                 export(compressor, made[int8], **options)
         return made[int8]
 
@@ -118,7 +118,7 @@ def test_a_photo_does_not_depend_on_its_batch(
     for batch in (5, 12):
         among = encoder.embed(files, batch_size=batch)
         largest = float(np.abs(alone).max())
-        np.testing.assert_allclose(among, alone, atol=int8_bundle.ALONE_TOLERANCE * largest)
+        np.testing.assert_allclose(among, alone, atol=int8_judge.ALONE_TOLERANCE * largest)
 
 
 @pytest.mark.usefixtures("few")
@@ -131,11 +131,11 @@ def test_what_loses_too_much_is_refused(
         return {name: (low / 50, high / 50) for name, (low, high) in real(*arguments).items()}
 
     monkeypatch.setattr(int8_image_bundle, "_limits", clipped)
-    monkeypatch.setattr(int8_bundle, "MOST_LOST", 0.01)
+    monkeypatch.setattr(int8_judge, "MOST_LOST", 0.01)
     given: dict[str, Any] = {"with_extractor": "resnet18", "weights": model[1], "num_threads": 1}
     with pytest.raises(ExportError, match=r"more than 0\.01 is lost; export without --int8"):
         export(model[0], tmp_path / "out", int8=True, sample=photos, **given)
-    monkeypatch.setattr(int8_bundle, "ALONE_TOLERANCE", -1.0)
+    monkeypatch.setattr(int8_judge, "ALONE_TOLERANCE", -1.0)
     with pytest.raises(ExportError, match="the embedding of a photo depends on its batch"):
         export(model[0], tmp_path / "out", int8=True, sample=photos, **given)
     assert not (tmp_path / "out").exists()
