@@ -92,7 +92,8 @@ class Compressor(HubMixin, TrainedTowers):
         quantizer. None chooses.
     epochs : int or None, default None
         Passes over the training vectors, for each network; None makes 80, for codes 60,
-        for the reranker 90, and more where these are fewer than 600 steps.
+        for the reranker 90, and more where these are few steps: at least 600 are made for latents,
+        1,200 for codes and reranker, twice as many with sample queries.
     time_budget : float or None, default None
         Seconds for all networks; the learning rate falls to its end within it. With a
         budget two runs differ, since a clock decides. It holds for each training: every

@@ -64,6 +64,11 @@ class Neighborhoods:
         """Batches after which each vector was drawn about once."""
         return max(1, round(len(self.vectors) / (self.seeds * self.size)))
 
+    @property
+    def kinds(self) -> int:
+        """2 where every other batch is made around sample queries, else 1."""
+        return 1 if self.queries is None else 2
+
     def batches(self, rng: np.random.Generator) -> Iterator[Batch]:
         """Endless batches."""
         kinds = [self._around(self.vectors, rng)]

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,8 +29,6 @@ from embedpress.autoencoder.validation import Validation
 
 Progress = Callable[[str, int, int], None]
 
-PASSES, FEWEST_STEPS = {"latents": 80, "codes": 60, "reranker": 90}, 600
-"""Of a training whose epochs were not given."""
 TEMPERATURE = 0.05
 """Of the codes' teacher where none was given: its neighbours count by nearness alone. Latents and
 rerankers are taught at a perplexity."""
@@ -62,11 +60,23 @@ class TrainerOptions:
     seed: int
 
 
-def planned_steps(epochs: int | None, steps_per_epoch: int, passes: int) -> int:
-    """Steps of a training: those of `epochs`, or so many passes and 600 steps at the least."""
-    if epochs is None:
-        return max(passes * steps_per_epoch, FEWEST_STEPS)
-    return epochs * steps_per_epoch
+class Length(NamedTuple):
+    """How long a training whose epochs were not given lasts."""
+
+    passes: int
+    """Over the training vectors."""
+    fewest_steps: int
+    """Batches of each kind, however few vectors there are."""
+
+    def steps(self, epochs: int | None, neighborhoods: Neighborhoods) -> int:
+        """Steps of a training: those of `epochs`, or of this length."""
+        per_epoch = neighborhoods.steps_per_epoch
+        if epochs is not None:
+            return epochs * per_epoch
+        return max(self.passes * per_epoch, self.fewest_steps * neighborhoods.kinds)
+
+
+LENGTHS = {"latents": Length(80, 600), "codes": Length(60, 1200), "reranker": Length(90, 1200)}
 
 
 @dataclass(frozen=True)
@@ -117,7 +127,7 @@ class Trainer:
             lambda rng: _tower_losses(tower, self.neighborhoods, self.options, rng, device),
             _groups(tower, self.options),
             self._share(1 - RERANKER_SHARE if self.reranks and not latents else 1.0),
-            PASSES["latents" if latents else "codes"],
+            LENGTHS["latents" if latents else "codes"],
             None if validation is None else lambda: validation.recalls(tower, device),
         )
 
@@ -137,7 +147,7 @@ class Trainer:
             ),
             reranker.parameter_groups(self.options.learning_rate, self.options.weight_decay),
             self._share(RERANKER_SHARE),
-            PASSES["reranker"],
+            LENGTHS["reranker"],
             lambda: validation.reranked(tower, reranker, device),
         )
 
@@ -161,12 +171,12 @@ class Trainer:
         losses: Callable[[np.random.Generator], Iterator[dict[str, Tensor]]],
         groups: list[dict[str, Any]],
         budget: float,
-        passes: int,
+        length: Length,
         measure: Callable[[], Record] | None,
     ) -> list[Record]:
         """Steps down the losses of a module, which is left with its best weights."""
         options = self.options
-        steps = planned_steps(options.epochs, self.neighborhoods.steps_per_epoch, passes)
+        steps = length.steps(options.epochs, self.neighborhoods)
         torch.manual_seed(options.seed)
         parts_of = losses(np.random.default_rng(options.seed))
         log = None if self.log is None else self.log.tower(name)

@@ -9,7 +9,7 @@ from scipy.special import softmax
 from embedpress.autoencoder.augment import mixed
 from embedpress.autoencoder.losses import neighbor_distillation, reconstruction, similarity
 from embedpress.autoencoder.neighbors import Neighborhoods
-from embedpress.autoencoder.trainer import planned_steps
+from embedpress.autoencoder.trainer import LENGTHS, Length
 
 
 def test_l2_scores_order_as_distances_do() -> None:
@@ -93,7 +93,18 @@ def test_no_mixing_gives_the_very_vectors() -> None:
 
 
 def test_a_training_without_epochs_makes_passes_and_never_too_few_steps() -> None:
-    assert planned_steps(3, 54, 80) == 162
-    assert planned_steps(0, 54, 80) == 0
-    assert planned_steps(None, 54, 80) == 80 * 54
-    assert planned_steps(None, 1, 80) == 600
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(540, 4)).astype(np.float32)
+    # Ten vectors a batch, so that an epoch is 54 steps.
+    many = Neighborhoods(x, "ip", seeds=2, size=5, anchors=5)
+    few = Neighborhoods(x[:10], "ip", seeds=2, size=5, anchors=5)
+    asked = Neighborhoods(x[:10], "ip", seeds=2, size=5, anchors=5, queries=x)
+    length = Length(passes=80, fewest_steps=600)
+    assert length.steps(3, many) == 162
+    assert length.steps(0, many) == 0
+    assert length.steps(None, many) == 80 * 54
+    assert length.steps(None, few) == 600
+    assert length.steps(3, few) == 3
+    # As many steps around sample queries as around vectors.
+    assert length.steps(None, asked) == 1200
+    assert LENGTHS["codes"].steps(None, few) == 1200 > LENGTHS["latents"].steps(None, few)
