@@ -23,14 +23,18 @@ Port = tuple[str, int, tuple[int | str, ...]]
 
 @dataclass
 class GraphBuilder:
-    """Nodes and weights of a graph under construction; names are counted, never random."""
+    """Nodes and weights of a graph under construction; names are counted, never random.
 
+    A branch of another graph names its `scope`, since the names of both meet.
+    """
+
+    scope: str = ""
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     weights: dict[str, onnx.TensorProto] = field(default_factory=dict)
 
     def add(self, op: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
         """Append one node with one output and return that output's name."""
-        output = name or f"{op.lower()}_{len(self.nodes)}"
+        output = name or f"{self.scope}{op.lower()}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(op, list(inputs), [output], output, **attributes))
         return output
 
@@ -39,6 +43,11 @@ class GraphBuilder:
         if name not in self.weights:
             self.weights[name] = numpy_helper.from_array(np.asarray(value, order="C"), name)
         return name
+
+    def branch(self, output: str) -> onnx.GraphProto:
+        """Close what a node of another graph may run; its weights are that graph's."""
+        port = helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, None)
+        return helper.make_graph(self.nodes, self.scope, [], [port])
 
     def model(
         self, inputs: Sequence[Port], outputs: Sequence[Port], metadata: dict[str, str]

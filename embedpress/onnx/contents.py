@@ -17,19 +17,19 @@ from embedpress.vectors.varint import varint
 
 OPERATORS = frozenset((
     "Add", "ArgMax", "Cast", "Concat", "Conv", "DequantizeLinear", "Div", "Equal", "FastGelu",
-    "Flatten", "Gather", "GatherND", "Gelu", "Gemm", "GlobalAveragePool", "Identity",
-    "LayerNormalization", "MatMul", "MatMulIntegerToFloat", "Max", "MaxPool", "Mul",
+    "Flatten", "FusedMatMul", "Gather", "GatherND", "Gelu", "Gemm", "GlobalAveragePool", "Identity",
+    "If", "LayerNormalization", "MatMul", "MatMulIntegerToFloat", "Max", "MaxPool", "Mul",
     "MultiHeadAttention", "Pad", "QLinearAdd", "QLinearConv", "QuantizeLinear", "ReduceL2",
-    "ReduceMax", "ReduceSum", "Relu", "Reshape", "Shape", "Slice", "Squeeze", "Sub", "Sum", "Tile",
-    "Transpose", "Unsqueeze", "Where",
+    "ReduceMax", "ReduceSum", "Relu", "Reshape", "Shape", "Slice", "Softmax", "Squeeze", "Sub",
+    "Sum", "Tile", "Transpose", "Unsqueeze", "Where",
 ))  # fmt: skip
-"""What the exporters write; no loops, no branches, nothing that fills a tensor from its size."""
+"""What the exporters write, or wrote; no loops, nothing that fills a tensor from its size."""
 _DOMAINS = ("", "ai.onnx", "com.microsoft")
 _GRAPH, _FUNCTIONS, _TRAINING = 7, 25, 20
 _NODE, _INITIALIZER, _SPARSE = 1, 5, 15
 _OPERATOR, _ATTRIBUTE, _DOMAIN = 4, 5, 7
 _EXTERNAL, _LOCATION = 13, 14
-_SUBGRAPHS, _SPARSE_TENSORS = (6, 11), (22, 23)
+_BRANCH, _BRANCHES, _SPARSE_TENSORS = 6, 11, (22, 23)
 _TENSORS = (5, 10)
 
 Span = tuple[int, int]
@@ -61,7 +61,7 @@ def check_contents(path: Path) -> None:
         raise FormatError(f"{path} is not a graph: {error}") from None
 
 
-def _check_graph(data: mmap.mmap, graph: Span, path: Path) -> None:
+def _check_graph(data: mmap.mmap, graph: Span, path: Path, *, branch: bool = False) -> None:
     for field, span in _fields(data, graph):
         if field == _SPARSE:
             raise FormatError(f"{path} has sparse weights, which embedpress does not write")
@@ -70,11 +70,12 @@ def _check_graph(data: mmap.mmap, graph: Span, path: Path) -> None:
         if field == _INITIALIZER:
             _check_tensor(data, span, path)
         elif field == _NODE:
-            _check_node(data, span, path)
+            _check_node(data, span, path, in_branch=branch)
 
 
-def _check_node(data: mmap.mmap, node: Span, path: Path) -> None:
+def _check_node(data: mmap.mmap, node: Span, path: Path, *, in_branch: bool) -> None:
     name = domain = ""
+    branches: list[Span] = []
     for field, span in _fields(data, node):
         if span is None:
             continue
@@ -84,8 +85,10 @@ def _check_node(data: mmap.mmap, node: Span, path: Path) -> None:
             domain = _text(data, span)
         elif field == _ATTRIBUTE:
             for inner, value in _fields(data, span):
-                if inner in (*_SUBGRAPHS, *_SPARSE_TENSORS):
+                if inner in (_BRANCHES, *_SPARSE_TENSORS):
                     raise FormatError(f"{path} has graphs within its graph: export again")
+                if inner == _BRANCH and value is not None:
+                    branches.append(value)
                 if inner in _TENSORS and value is not None:
                     _check_tensor(data, value, path)
     if name not in OPERATORS or domain not in _DOMAINS:
@@ -93,6 +96,10 @@ def _check_node(data: mmap.mmap, node: Span, path: Path) -> None:
             f"{path} has an operator that embedpress does not write, {f'{domain} {name}'[:80]!r}:"
             " export again with this version"
         )
+    if branches and (name != "If" or in_branch):
+        raise FormatError(f"{path} has graphs within its graph: export again")
+    for one in branches:
+        _check_graph(data, one, path, branch=True)
 
 
 def _check_tensor(data: mmap.mmap, tensor: Span, path: Path) -> None:

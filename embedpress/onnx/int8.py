@@ -94,6 +94,10 @@ class Int8Dense:
             # The query, key and value of one layer read the same.
             self._quantized[x] = self._quantize(graph, x, name)
         values, scale, zero, smooth = self._quantized[x]
+        if name.endswith(".value"):
+            # Attention only averages values: its reader's smoothing is a scale of their columns.
+            after = 1 / self._smoothing(_reader(name))
+            weight, bias = weight * after, bias * after
         whole, scales = quantized_weight(weight * smooth[:, None])
         return graph.add(
             "MatMulIntegerToFloat",
@@ -107,17 +111,26 @@ class Int8Dense:
             domain=MICROSOFT,
         )
 
-    def _quantize(self, graph: GraphBuilder, x: str, name: str) -> tuple[str, str, str, Floats]:
+    def _smoothing(self, name: str) -> Floats:
         found = self._ranges[name]
         peaks = np.maximum(np.maximum(-found.low, found.high), SMALLEST)
-        smooth = ((peaks / np.median(peaks)) ** SMOOTHING).astype(np.float32)
+        return ((peaks / np.median(peaks)) ** SMOOTHING).astype(np.float32)
+
+    def _quantize(self, graph: GraphBuilder, x: str, name: str) -> tuple[str, str, str, Floats]:
+        found, smooth = self._ranges[name], self._smoothing(name)
         low = min(0.0, MARGIN * float((found.low / smooth).min()))
         high = max(SMALLEST, MARGIN * float((found.high / smooth).max()))
         step = (high - low) / LEVELS
         scale = graph.weight(f"{name}.input_scale", np.float32(step))
         zero = graph.weight(f"{name}.input_zero", np.uint8(round(-low / step)))
-        smoothed = graph.add("Mul", x, graph.weight(f"{name}.smoothing", 1 / smooth))
-        return graph.add("QuantizeLinear", smoothed, scale, zero), scale, zero, smooth
+        if not name.endswith(".output"):
+            x = graph.add("Mul", x, graph.weight(f"{name}.smoothing", 1 / smooth))
+        return graph.add("QuantizeLinear", x, scale, zero), scale, zero, smooth
+
+
+def _reader(value: str) -> str:
+    """Name of the layer that reads the averages of a layer of values."""
+    return value.removesuffix("value") + "output"
 
 
 def quantized_weight(weight: Floats) -> tuple[NDArray[np.int8], Floats]:

@@ -87,7 +87,7 @@ def _ranges(
     names = set(recorder.inputs.values())
     ranges: dict[str, Range] = {}
     for _, feed in _feeds(extractor, texts):
-        real = feed["attention_mask"].astype(bool).ravel()
+        real = feed["attention_mask"].astype(bool).T.ravel()
         outputs = run(feed)
         for name in names:
             values = outputs[name][real]
