@@ -16,6 +16,11 @@ from embedpress.threads import side_by_side
 
 Feed = tuple[list[int], Mapping[str, NDArray[np.generic]]]
 """Rows of one batch, and the arrays that the graph takes for them."""
+Part = tuple[list[int], NDArray[np.generic]]
+"""Rows, and what was found for them."""
+
+COMPRESSED_ROWS = 1024
+"""Embeddings that are compressed at once, where there are several batches."""
 
 
 class Encoder:
@@ -51,38 +56,61 @@ class Encoder:
         self._session = self.compressor.session(GRAPHS[self.kind], varied_shapes=True)
 
     def _run(self, output: str, count: int, feeds: Iterator[Feed]) -> NDArray[np.generic]:
-        width = {
+        widths = {
             "embeddings": self.dim,
             "latents": self.n_components,
             "codes": self.code_size,
-        }[output]
+        }
+        width = widths[output]
         if width is None:
             raise UsageError(f"the compressor at {self.path} gives no {output}: fit it with them")
-        kind = np.uint8 if output == "codes" else np.float32
-        found: NDArray[np.generic] = np.empty((count, width), kind)
+        kinds = {"embeddings": np.float32, "latents": np.float32, "codes": np.uint8}
+        found: NDArray[np.generic] = np.empty((count, width), kinds[output])
         file, threads = GRAPHS[self.kind], self.compressor.num_threads
-        session = self._session
+        session, wanted = self._session, output
         first = list(islice(feeds, 2))
         several = len(first) > 1 and threads > 1
         if several:
             # One batch is shared out among the threads, several are worked on side by side.
             session = self.compressor.session(file, num_threads=1, varied_shapes=True)
+        if len(first) > 1:
+            # The compressor's products are too small for the few rows of each batch.
+            wanted = "embeddings"
 
-        def run(feed: Feed) -> tuple[list[int], NDArray[np.generic]]:
+        def run(feed: Feed) -> Part:
             try:
-                part: NDArray[np.generic] = session.run([output], dict(feed[1]))[0]
+                part: NDArray[np.generic] = session.run([wanted], dict(feed[1]))[0]
             except Exception as error:  # onnxruntime's exceptions share no public base
                 raise FormatError(
                     f"{self.path / file} cannot be run: {first_line(error)}"
                 ) from None
+            if part.shape != (len(feed[0]), widths[wanted]) or part.dtype != kinds[wanted]:
+                raise FormatError(f"{self.path / file}: {wanted} has the shape {part.shape}")
             return feed[0], part
 
         batches = chain(first, feeds)
-        for rows, part in side_by_side(run, batches, threads) if several else map(run, batches):
-            if part.shape != (len(rows), width) or part.dtype != kind:
-                raise FormatError(f"{self.path / file}: {output} has the shape {part.shape}")
+        parts: Iterator[Part] = (
+            side_by_side(run, batches, threads) if several else map(run, batches)
+        )
+        if wanted != output:
+            parts = self._compressed(output, parts)
+        for rows, part in parts:
             found[rows] = part
         return found
+
+    def _compressed(self, output: str, parts: Iterator[Part]) -> Iterator[Part]:
+        """Latents or codes of embeddings, many batches at a time."""
+        compress = self.compressor.encode if output == "codes" else self.compressor.transform
+        rows: list[int] = []
+        embeddings: list[NDArray[np.generic]] = []
+        for more, part in parts:
+            rows += more
+            embeddings.append(part)
+            if len(rows) >= COMPRESSED_ROWS:
+                yield rows, compress(np.concatenate(embeddings))
+                rows, embeddings = [], []
+        if rows:
+            yield rows, compress(np.concatenate(embeddings))
 
 
 def as_floats(found: NDArray[np.generic]) -> Floats:

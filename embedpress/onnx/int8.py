@@ -96,8 +96,8 @@ class Int8Dense:
         values, scale, zero, smooth = self._quantized[x]
         if name.endswith(".value"):
             # Attention only averages values: its reader's smoothing is a scale of their columns.
-            after = 1 / self._smoothing(_reader(name))
-            weight, bias = weight * after, bias * after
+            smoothed = self._smoothing(_reader(name))
+            weight, bias = weight / smoothed, bias / smoothed
         whole, scales = quantized_weight(weight * smooth[:, None])
         return graph.add(
             "MatMulIntegerToFloat",
@@ -114,7 +114,8 @@ class Int8Dense:
     def _smoothing(self, name: str) -> Floats:
         found = self._ranges[name]
         peaks = np.maximum(np.maximum(-found.low, found.high), SMALLEST)
-        return ((peaks / np.median(peaks)) ** SMOOTHING).astype(np.float32)
+        smooth: Floats = ((peaks / np.median(peaks)) ** SMOOTHING).astype(np.float32)
+        return smooth
 
     def _quantize(self, graph: GraphBuilder, x: str, name: str) -> tuple[str, str, str, Floats]:
         found, smooth = self._ranges[name], self._smoothing(name)

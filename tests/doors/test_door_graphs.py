@@ -48,6 +48,10 @@ def outside(location: str) -> Any:
 def hostile() -> dict[str, bytes]:
     size = numpy_helper.from_array(np.array([2**40]), "size")
     inner = helper.make_graph([], "inner", [], [])
+    looped = helper.make_graph([node("Loop", "size", "", "x", body=inner)], "looped", [], [])
+    reading = helper.make_graph([node("Identity", "w")], "reading", [], [], [outside("secret")])
+    again = node("If", "x", then_branch=inner, else_branch=inner)
+    branching = helper.make_graph([again], "branching", [], [])
     held = helper.make_node("Identity", ["x"], ["y"])
     held.attribute.append(helper.make_attribute("value", outside("secret")))
     names = ("/etc/passwd", "../../secret", "secret")
@@ -57,8 +61,11 @@ def hostile() -> dict[str, bytes]:
     found |= {
         "weights in an attribute": graph([held]),
         "loop": graph([node("Loop", "size", "", "x", body=inner)], [size]),
-        "branch": graph([node("If", "x", then_branch=inner, else_branch=inner)]),
-        "branch, misnamed": graph([node("Add", "x", then_branch=inner)]),
+        "branches, misnamed": graph([node("Add", "x", then_branch=inner)]),
+        "branch with a loop": graph([node("If", "x", then_branch=looped, else_branch=inner)]),
+        "branch with files": graph([node("If", "x", then_branch=inner, else_branch=reading)]),
+        "branch in a branch": graph([node("If", "x", then_branch=branching, else_branch=inner)]),
+        "many branches": graph([node("If", "x", branches=[inner, inner])]),
         "filled": graph([node("ConstantOfShape", "size")], [size]),
         "expanded": graph([node("Expand", "x", "size")], [size]),
         "random": graph([node("RandomUniform", shape=[2**20])]),
@@ -71,6 +78,13 @@ def hostile() -> dict[str, bytes]:
         "beyond its end": b"\x3a\xff\xff\xff\x7f",
     }
     return found
+
+
+def test_branches_of_what_the_exporters_write(tmp_path: Path) -> None:
+    shares = helper.make_graph([node("Softmax", "x")], "shares", [], [])
+    content = graph([node("If", "x", then_branch=shares, else_branch=shares)])
+    (tmp_path / "x.onnx").write_bytes(content)
+    check_contents(tmp_path / "x.onnx")
 
 
 @pytest.mark.parametrize("name", list(hostile()))

@@ -97,7 +97,10 @@ def test_batches_side_by_side_come_back_in_order(deployed: Path) -> None:
     for budget in (20, 100, 10**6):
         found = beside.embed(texts, batch_tokens=budget)
         np.testing.assert_allclose(found, alone.embed(texts), atol=1e-5)
-    assert np.array_equal(beside.encode(texts, batch_tokens=50), alone.encode(texts))
+    codes = beside.encode(texts, batch_tokens=50)
+    assert np.array_equal(codes, alone.encode(texts))
+    # Whatever the batches, the compressor sees them together.
+    assert np.array_equal(codes, alone.compressor.encode(alone.embed(texts)))
 
 
 @settings(max_examples=20, deadline=None)

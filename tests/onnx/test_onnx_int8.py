@@ -7,10 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 
 from embedpress.errors import ExportError, InputError, PrecisionWarning, UsageError
 from embedpress.onnx import int8, int8_bundle, int8_judge
+from embedpress.onnx.builder import GraphBuilder
 from embedpress.onnx.export import export
 from embedpress.onnx.int8 import Range, instructions_missing, quantized_weight
 from embedpress.onnx.runtime import TextEncoder
@@ -66,6 +69,31 @@ def test_a_text_does_not_depend_on_its_batch(deployed: Path) -> None:
     for budget in (100, 1024, 10**6):
         among = encoder.embed(texts, batch_tokens=budget)
         np.testing.assert_allclose(among, alone, atol=int8_judge.ALONE_TOLERANCE * largest)
+
+
+def test_values_take_the_smoothing_of_what_reads_their_averages() -> None:
+    rng = np.random.default_rng(0)
+    sizes = np.geomspace(0.2, 5, 8).astype(np.float32)
+    value = rng.normal(size=(4, 8)).astype(np.float32) * sizes, rng.normal(size=8) * sizes
+    output = rng.normal(size=(8, 3)).astype(np.float32) / sizes[:, None], np.zeros(3)
+    x = rng.normal(size=(50, 4)).astype(np.float32)
+    averages = x @ value[0] + value[1]
+    wanted = averages @ output[0]
+    ranges = {
+        name: Range(read.min(axis=0), read.max(axis=0))
+        for name, read in (("0.value", x), ("0.output", averages))
+    }
+    graph, dense = GraphBuilder(), int8.Int8Dense(ranges)
+    read = "x"
+    for name, layer in (("0.value", value), ("0.output", output)):
+        weight, bias = (part.astype(np.float32) for part in layer)
+        read = dense(graph, read, weight, bias, name)
+    graph.add("Identity", read, name="y")
+    assert "0.output.smoothing" not in graph.weights
+    ports = [("x", onnx.TensorProto.FLOAT, (4,))], [("y", onnx.TensorProto.FLOAT, (3,))]
+    session = onnxruntime.InferenceSession(graph.model(*ports, {}).SerializeToString())
+    error = np.abs(session.run(None, {"x": x})[0] - wanted).max()
+    assert error < 0.05 * np.abs(wanted).max()
 
 
 def test_what_loses_too_much_is_refused(
