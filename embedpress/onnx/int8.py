@@ -27,7 +27,7 @@ from embedpress.onnx.builder import MICROSOFT, GraphBuilder
 
 Floats = NDArray[np.float32]
 
-SMOOTHING = 0.5
+SMOOTHING = 0.6
 """Share of a channel's size, on a logarithmic scale, that goes into the weights."""
 MARGIN = 1.1
 """Texts to come may give values that are so much larger than the sample's."""

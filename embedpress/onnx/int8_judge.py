@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from embedpress.autoencoder.judge import leave_one_out_recall
 from embedpress.errors import ExportError, UsageError
-from embedpress.evaluate.exact import nearest_in_blocks, true_neighbors, unit_rows
-from embedpress.evaluate.metrics import recall_at_k
+from embedpress.evaluate.exact import unit_rows
 from embedpress.onnx.bundle import Run
 from embedpress.onnx.int8 import Floats
 from embedpress.onnx.parity import Arrays
@@ -89,15 +88,15 @@ def _check_alone(alone: Floats, among: Floats, what: str) -> None:
 def _recalls(compressor: Compressor, exact: Arrays, ours: Arrays) -> dict[str, float]:
     """Recall of codes (latents, where there are none) from int8 beside those from float32.
 
-    A fifth of the inputs ask, the others are searched; the truth are the exact neighbours by
-    float32 embeddings. Queries are embedded by the same graph as the others.
+    Each input asks for the others, by the same graph; the truth are the exact neighbours by
+    float32 embeddings. With fewer queries chance would decide about a hundredth.
     """
-    asked = len(exact["embeddings"]) // 5
-    truth = true_neighbors(
-        exact["embeddings"][:asked], exact["embeddings"][asked:], K, metric=compressor.metric
-    )
+    embeddings, metric = exact["embeddings"], compressor.metric
+    unit = unit_rows(embeddings) if metric == "cosine" else embeddings
     recalls = [
-        float(recall_at_k(_search(compressor, outputs, asked), truth).mean())
+        leave_one_out_recall(
+            unit, *_stored(compressor, outputs), metric=metric, k=K, max_queries=len(unit), seed=0
+        )
         for outputs in (ours, exact)
     ]
     products = unit_rows(exact["embeddings"]) * unit_rows(ours["embeddings"])
@@ -110,19 +109,15 @@ def _recalls(compressor: Compressor, exact: Arrays, ours: Arrays) -> dict[str, f
         "recall@10": round(recalls[0], 4),
         "recall@10 of float32": round(recalls[1], 4),
         "cosine": round(float(products.sum(axis=1).mean()), 5),
-        "queries": asked,
+        "queries": len(unit),
     }
 
 
-def _search(compressor: Compressor, outputs: Arrays, asked: int) -> NDArray[np.int64]:
-    tower = compressor.code_tower_
-    questions = outputs["embeddings"][:asked]
+def _stored(compressor: Compressor, outputs: Arrays) -> tuple[Floats, Floats]:
+    """What a search scores against, and the same inputs as queries."""
+    tower, embeddings = compressor.code_tower_, outputs["embeddings"]
     if tower is None or tower.quantizer is None:
-        queries, base = compressor.transform_queries(questions), outputs["latents"][asked:]
-    else:
-        # Laid out once a stage for FAISS's scan; once is enough for sums of codewords.
-        queries = compressor.encode_queries(questions)[:, : tower.width]
-        codes = torch.from_numpy(outputs["codes"][asked:])
-        base = tower.quantizer.lookup(codes).detach().numpy()
-    l2 = compressor.metric == "l2"
-    return nearest_in_blocks(np.ascontiguousarray(queries), [base], K, l2=l2)[0]
+        return outputs["latents"], compressor.transform_queries(embeddings)
+    # Laid out once a stage for FAISS's scan; once is enough for sums of codewords.
+    queries = np.ascontiguousarray(compressor.encode_queries(embeddings)[:, : tower.width])
+    return tower.quantizer.lookup(torch.from_numpy(outputs["codes"])).detach().numpy(), queries
