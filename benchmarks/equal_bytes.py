@@ -26,7 +26,7 @@ import typer
 import wordnet
 from numpy.typing import NDArray
 from split import METRIC, ROOT, K, Split
-from tables import ALL_OURS, NAMES, OURS, OURS_ASKED, OURS_BRIEF, RESULTS
+from tables import ALL_OURS, CPU, NAMES, OURS, OURS_ASKED, OURS_BRIEF, RESULTS
 
 import embedpress
 from embedpress.autoencoder.pretrained import save
@@ -128,18 +128,19 @@ def scores(split: Split, search: Search) -> dict[str, float]:
     return row
 
 
-def measure_ours(split: Split, job: Job, epochs: int | None) -> dict[str, Any]:
+def measure_ours(split: Split, job: Job, epochs: int | None, device: str) -> dict[str, Any]:
     """Fit, save, compress, index and search as a user does.
 
-    Seconds of encoding are those of the whole job, from a file to Parquet shards. A search
-    reorders its first hits by the reranker where there is one; ``scan`` holds the figures without.
+    Trained on `device`, all else on the processor. Seconds of encoding are those of the whole
+    job, from a file to Parquet shards. A search reorders its first hits by the reranker where
+    there is one; ``scan`` holds the figures without.
     """
     sizes: dict[str, Any] = (
         {"n_components": None, "code_size": job.bytes}
         if job.what == "codes"
         else {"n_components": job.bytes // 4, "code_size": None}
     )
-    compressor = embedpress.Compressor(**sizes, metric=METRIC, seed=job.seed)
+    compressor = embedpress.Compressor(**sizes, metric=METRIC, seed=job.seed, device=device)
     if epochs is not None:
         compressor.set_params(epochs=epochs)
     if job.method == OURS_BRIEF:
@@ -147,6 +148,8 @@ def measure_ours(split: Split, job: Job, epochs: int | None) -> dict[str, Any]:
     started = time.monotonic()
     compressor.fit(split.base, queries=split.sample if job.method == OURS_ASKED else None)
     row: dict[str, Any] = {"form": OURS, "train_seconds": time.monotonic() - started}
+    if device != CPU:
+        row["device"] = device
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder, "model")
         save(compressor, model)
@@ -216,10 +219,10 @@ def measure_exact(split: Split) -> dict[str, Any]:
     return {"form": "float32", **scores(split, search)}
 
 
-def measure(split: Split, job: Job, epochs: int | None = None) -> dict[str, Any]:
+def measure(split: Split, job: Job, epochs: int | None = None, device: str = CPU) -> dict[str, Any]:
     """The row of a job."""
     if job.method in ALL_OURS:
-        row = measure_ours(split, job, epochs)
+        row = measure_ours(split, job, epochs, device)
     elif job.method == "gaussian":
         row = measure_gaussian(split, job)
     elif job.method == "exact":
@@ -322,6 +325,7 @@ def main(
     methods: Annotated[str, typer.Option(help="Only these, as in embedpress,opq.")] = "",
     sizes: Annotated[str, typer.Option(help="Only so many bytes a vector, as in 16,32.")] = "",
     seeds: Annotated[int, typer.Option(help="Trainings of ours at each size.")] = 3,
+    device: Annotated[str, typer.Option(help="Where ours are trained: cpu, cuda, mps.")] = CPU,
     medquad_folder: Annotated[
         Path, typer.Option("--medquad", help="MedQuAD in the layout of BEIR.")
     ] = medquad.FOLDER,
@@ -359,7 +363,7 @@ def main(
         wanted = job.dataset in datasets_wanted and job.method in methods_wanted
         if not wanted or job in done or (sizes_wanted and job.bytes not in sizes_wanted):
             continue
-        row = measure(load(job.dataset), job, epochs=2 if quick else None)
+        row = measure(load(job.dataset), job, epochs=2 if quick else None, device=device)
         rows.append(row)
         write_atomic(output, json.dumps(rows, indent=1) + "\n")
         print(

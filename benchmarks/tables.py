@@ -22,6 +22,7 @@ RESULTS = Path(__file__).parent / "results"
 OURS = "embedpress"
 OURS_ASKED = "embedpress-asked"
 OURS_BRIEF = "embedpress-brief"
+CPU = "cpu"
 ALL_OURS = (OURS, OURS_ASKED, OURS_BRIEF)
 NAMES = {
     "embedpress": "embedpress",
@@ -75,10 +76,14 @@ def recall_table(rows: Rows) -> list[str]:
 
 
 def method_cells(runs: Rows, *, judged: bool) -> list[str]:
-    """All cells of a line but the first: means over the seeds, recall with its deviation."""
+    """All cells of a line but the first: means over the seeds, recall with its deviation.
 
-    def mean(key: str, form: str, *, spread: bool = False) -> str:
-        values = [run[key] for run in runs if key in run]
+    Seconds and speeds are the processor's: runs trained elsewhere are left out of them.
+    """
+    timed = [run for run in runs if run.get("device", CPU) == CPU]
+
+    def mean(key: str, form: str, *, spread: bool = False, among: Rows = runs) -> str:
+        values = [run[key] for run in among if key in run]
         if not values:
             return NONE
         off = f" ± {np.std(values, ddof=1):.3f}" if spread and len(values) > 1 else ""
@@ -96,8 +101,8 @@ def method_cells(runs: Rows, *, judged: bool) -> list[str]:
         mean("seen", "{:.3f}", spread=True),
         mean("unseen", "{:.3f}", spread=True),
         *([mean("ndcg", "{:.3f}", spread=True)] if judged else []),
-        mean("train_seconds", "{:,.0f} s"),
-        mean("encode_per_second", "{:,.0f}"),
+        mean("train_seconds", "{:,.0f} s", among=timed),
+        mean("encode_per_second", "{:,.0f}", among=timed),
         f"{np.mean(model) / 1e6:.1f} MB" if model else NONE,
         *(f"{size + np.mean(model) / n:,.1f}" if model else NONE for n in SCALES.values()),
     ]

@@ -172,13 +172,14 @@ class TrainedTowers(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         tower = getattr(self, attribute)
         if tower is None:
             raise InputError(f"this compressor was trained with {option}=None: fit it with one")
-        return tower  # type: ignore[no-any-return]
+        # A compressor that was loaded is on the processor until it is used elsewhere.
+        return tower.to(self.device)  # type: ignore[no-any-return]
 
     def _need_reranker(self) -> Reranker:
         check_is_fitted(self, "scale_")
         if self.reranker_ is None:
             raise InputError("this compressor has no reranker: none was trained, or none helped")
-        return self.reranker_
+        return self.reranker_.to(self.device)
 
     def _need_codes(self) -> tuple[Tower, AdditiveQuantizer]:
         tower = self._need("code_tower_", "code_size")
