@@ -22,7 +22,7 @@ Floats = NDArray[np.float32]
 
 FORMAT_VERSION = 1
 RERANKER_GRAPHS = ("rerank_documents.onnx", "rerank_queries.onnx")
-BATCH_ROWS = 64
+BATCH_ROWS = 96
 """Vectors of one run: with the scores of their codewords, 32 KB each, they stay in the cache."""
 
 

@@ -107,14 +107,14 @@ def assign(graph: GraphBuilder, z: str, quantizer: AdditiveQuantizer, output: st
         )
         place = graph.add("Add", graph.add("Mul", best, run), within)
         index = graph.add("Squeeze", place, last)
-        chosen.append(graph.add("Transpose", index, perm=[1, 0]))
+        chosen.append(graph.add("Cast", index, to=TensorProto.UINT8))
         if stage + 1 < stages:
             offsets = (np.arange(groups, dtype=np.int64) * size)[:, None]
             rows = graph.add("Add", index, graph.weight("book_rows", offsets))
             table = graph.weight(f"words.{stage}", books[stage].reshape(-1, width))
             residual = graph.add("Sub", residual, graph.add("Gather", table, rows, axis=0))
-    joined = chosen[0] if stages == 1 else graph.add("Concat", *chosen, axis=1)
-    return graph.add("Cast", joined, name=output, to=TensorProto.UINT8)
+    joined = chosen[0] if stages == 1 else graph.add("Concat", *chosen, axis=0)
+    return graph.add("Transpose", joined, name=output, perm=[1, 0])
 
 
 def lookup(graph: GraphBuilder, codes: str, quantizer: AdditiveQuantizer) -> str:
