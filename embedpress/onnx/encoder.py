@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from embedpress.errors import FormatError, UsageError, first_line
+from embedpress.errors import FormatError, InputError, UsageError, first_line
 from embedpress.onnx.compressor import Floats, OnnxCompressor
 from embedpress.onnx.extractor import GRAPHS, ExtractorConfig, read_extractor
 from embedpress.threads import side_by_side
+from embedpress.vectors.check import first_problem
 
 Feed = tuple[list[int], Mapping[str, NDArray[np.generic]]]
 """Rows of one batch, and the arrays that the graph takes for them."""
@@ -103,14 +104,23 @@ class Encoder:
         compress = self.compressor.encode if output == "codes" else self.compressor.transform
         rows: list[int] = []
         embeddings: list[NDArray[np.generic]] = []
+
+        def compressed() -> Part:
+            x = as_floats(np.concatenate(embeddings))
+            problem = first_problem(x, x, self.compressor.metric)
+            if problem is not None:
+                # The compressor would name the row of this block, which no caller knows.
+                raise InputError(f"row {rows[problem[0]]}: its embedding {problem[1]}")
+            return rows, compress(x)
+
         for more, part in parts:
             rows += more
             embeddings.append(part)
             if len(rows) >= COMPRESSED_ROWS:
-                yield rows, compress(np.concatenate(embeddings))
+                yield compressed()
                 rows, embeddings = [], []
         if rows:
-            yield rows, compress(np.concatenate(embeddings))
+            yield compressed()
 
 
 def as_floats(found: NDArray[np.generic]) -> Floats:

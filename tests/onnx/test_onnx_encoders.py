@@ -31,6 +31,7 @@ from embedpress.errors import (
     MismatchError,
     UsageError,
 )
+from embedpress.extract import torchvision_trap
 from embedpress.extract.image import ImageExtractor
 from embedpress.extract.text import TextExtractor
 from embedpress.onnx import bert as bert_module
@@ -176,6 +177,7 @@ def test_other_networks_of_berts_family(
 
 
 def test_networks_that_cannot_be_exported(saved: Callable[..., Path], tmp_path: Path) -> None:
+    torchvision_trap.prepare()
     transformers = pytest.importorskip("transformers")
     config = transformers.MPNetConfig(
         vocab_size=100, hidden_size=32, num_hidden_layers=1, num_attention_heads=4,
@@ -255,6 +257,28 @@ def test_input_that_cannot_be_encoded(deployed: Path) -> None:
         ImageEncoder(deployed)
     assert encoder.encode([]).shape == (0, 4)
     assert encoder.count_tokens([]) == []
+
+
+@pytest.mark.parametrize("wrong", [0, np.nan], ids=str)
+def test_an_embedding_that_cannot_be_compressed_is_named_by_its_text(
+    deployed: Path, monkeypatch: pytest.MonkeyPatch, wrong: float
+) -> None:
+    """Batches are sorted by length: the row of the batch would say nothing."""
+    encoder = TextEncoder(deployed, num_threads=1)
+    texts = ["a longer text than", "any", "of the", "others"]
+    run = encoder._session.run
+
+    class Spoilt:
+        def run(self, outputs: list[str], feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+            found = run(outputs, feed)
+            if feed["input_ids"].shape[1] == len("any") + 2:
+                found[0][:] = wrong
+            return list(found)
+
+    monkeypatch.setattr(encoder, "_session", Spoilt())
+    reason = "is all zeros" if wrong == 0 else "holds NaN"
+    with pytest.raises(InputError, match=f"^row 1: its embedding .*{reason}"):
+        encoder.encode(texts, batch_tokens=8)
 
 
 def test_canaries_sing(deployed: Path, copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
