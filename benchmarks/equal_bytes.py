@@ -26,7 +26,7 @@ import typer
 import wordnet
 from numpy.typing import NDArray
 from split import METRIC, ROOT, K, Split
-from tables import ALL_OURS, CPU, NAMES, OURS, OURS_ASKED, OURS_BRIEF, RESULTS
+from tables import ALL_OURS, CPU, NAMES, OURS, OURS_ASKED, OURS_BRIEF, RESULTS, TITLES
 
 import embedpress
 from embedpress.autoencoder.pretrained import save
@@ -39,11 +39,6 @@ from embedpress.index.search import SearchIndex
 from embedpress.vectors.files import write_atomic
 
 DIMS = {"wordnet": 384, "medquad": 384, "photos": 2048}
-TITLES = {
-    "wordnet": "WordNet glosses, MiniLM",
-    "medquad": "Medical questions to answers, MiniLM",
-    "photos": "CIFAR-10 photos, ResNet-50",
-}
 BYTES = (32, 16, 64, 8, 48, 96)
 """In the order of measuring: the first three say most."""
 MAIN = BYTES[:3]

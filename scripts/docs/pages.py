@@ -23,6 +23,7 @@ WHOLE = {
     "CHANGELOG.md": "changes.md",
     "CONTRIBUTING.md": "contributing.md",
     "benchmarks/BILLION.md": "billion.md",
+    "benchmarks/EQUAL_BYTES.md": "equal_bytes.md",
     "examples/README.md": "examples/index.md",
 }
 """Files that are pages as they are."""

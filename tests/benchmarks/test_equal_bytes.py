@@ -93,6 +93,34 @@ def test_a_table_shows_ndcg_where_there_are_judgements() -> None:
     assert line.startswith("| 1,536 | the embeddings | 1.000 | 0.900 | 0.500 | – |")
 
 
+def test_seconds_are_those_of_the_processor() -> None:
+    from tables import method_cells
+
+    there = {**row("embedpress", 16, 0.5), "device": "cuda", "train_seconds": 1.0}
+    here = {**row("embedpress", 16, 0.7), "train_seconds": 30.0}
+    cells = method_cells([here, there], judged=False)
+    assert cells[1].startswith("0.600")
+    assert "30 s" in cells
+    assert method_cells([there], judged=False)[3:5] == ["–", "–"]
+
+
+def test_the_page_holds_every_size_and_the_readme_three(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import tables
+
+    (tmp_path / "equal_bytes.json").write_text(json.dumps(ROWS))
+    (tmp_path / "speed.json").write_text((tables.RESULTS / "speed.json").read_text())
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    monkeypatch.setattr(tables, "PAGE", tmp_path / "page.md")
+    tables.main()
+    page, shown = (tmp_path / "page.md").read_text(), capsys.readouterr().out
+    assert "| 8 | OPQ |" in page
+    assert "| 16 | OPQ |" in page
+    assert "| 8 | OPQ |" not in shown
+    assert "| 16 | OPQ |" in shown
+
+
 def test_every_method_has_a_name_and_the_plot_is_drawn(tmp_path: Path) -> None:
     from equal_bytes import COLOURS, METHODS, plot
     from tables import NAMES
@@ -139,7 +167,8 @@ def test_a_stopped_run_goes_on_with_what_is_missing(
 
     measured = []
 
-    def measure(split: Any, job: Any, epochs: Any = None) -> dict[str, Any]:
+    def measure(split: Any, job: Any, epochs: Any = None, device: str = "") -> dict[str, Any]:
+        assert device == "cpu"
         measured.append(job)
         return {**job._asdict(), "seen": 0.5, "unseen": 0.5}
 
