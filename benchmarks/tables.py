@@ -50,7 +50,8 @@ TITLES = {
 }
 KINDS = {"codes": ("codes", "embeddings"), "latents as floats": ("latents",)}
 """What is in a table, by its title."""
-README_BYTES = (16, 32, 64)
+MAIN = (16, 32, 64)
+"""Bytes a vector that say most: measured first, and shown in the README."""
 PAGE = Path(__file__).parent / "EQUAL_BYTES.md"
 PAGE_HEAD = """\
 # recall@10 at equal bytes, all sizes
@@ -198,7 +199,7 @@ def main() -> None:
     """Print the README's tables, and write the page of all sizes."""
     rows = json.loads((RESULTS / "equal_bytes.json").read_text())
     PAGE.write_text("\n".join([PAGE_HEAD.rstrip(), *recall_tables(rows)]) + "\n")
-    shown = [row for row in rows if row["what"] != "codes" or row["bytes"] in README_BYTES]
+    shown = [row for row in rows if row["what"] != "codes" or row["bytes"] in MAIN]
     print(*recall_tables(shown), sep="\n")
     print("\nspeed\n", *speed_lines(json.loads((RESULTS / "speed.json").read_text())), sep="\n")
     tables = {

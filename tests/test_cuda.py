@@ -51,31 +51,30 @@ def test_what_was_trained_there_is_saved_and_used_without_it(
     assert np.allclose(on_processor.transform(others), trained.transform(others), atol=1e-4)
 
 
+def everything(compressor: Compressor, x: np.ndarray, codes: np.ndarray) -> list[np.ndarray]:
+    """What a compressor makes of embeddings and of codes."""
+    latents = compressor.transform(x)
+    found = [
+        latents,
+        compressor.inverse_transform(latents),
+        compressor.transform_queries(x),
+        compressor.decode(codes),
+        compressor.encode_queries(x),
+    ]
+    if compressor.reranker_ is not None:
+        found += [compressor.rerank_documents(codes), compressor.rerank_queries(x)]
+    return found
+
+
 def test_a_loaded_compressor_moves_there_and_back(
     trained: Compressor, others: np.ndarray, tmp_path: Path
 ) -> None:
     save(trained, tmp_path / "model")
     loaded = embedpress.Compressor.from_pretrained(tmp_path / "model", device="cuda")
-    there = [
-        loaded.transform(others),
-        loaded.inverse_transform(loaded.transform(others)),
-        loaded.transform_queries(others),
-        loaded.decode(loaded.encode(others)),
-        loaded.encode_queries(others),
-    ]
     codes = loaded.encode(others)
-    if loaded.reranker_ is not None:
-        there += [loaded.rerank_documents(codes), loaded.rerank_queries(others)]
+    there = everything(loaded, others, codes)
     loaded.set_params(device="cpu")
-    here = [
-        loaded.transform(others),
-        loaded.inverse_transform(loaded.transform(others)),
-        loaded.transform_queries(others),
-        loaded.decode(codes),
-        loaded.encode_queries(others),
-    ]
-    if loaded.reranker_ is not None:
-        here += [loaded.rerank_documents(codes), loaded.rerank_queries(others)]
+    here = everything(loaded, others, codes)
     for one, other in zip(there, here, strict=True):
         assert np.abs(one - other).max() <= 1e-4 * np.abs(other).max()
     loaded.set_params(device="cuda", epochs=2).partial_fit(curved(200))
@@ -84,8 +83,8 @@ def test_a_loaded_compressor_moves_there_and_back(
 
 def test_a_seed_draws_the_same_batches_there_twice(embeddings: np.ndarray) -> None:
     first, second = (Compressor(**SMALL, device="cuda").fit(embeddings) for _ in range(2))
-    losses = [[record["recall"] for record in c.history_["codes"]] for c in (first, second)]
-    assert losses[0] == pytest.approx(losses[1], abs=0.03)
+    recalls = [[record["recall"] for record in c.history_["codes"]] for c in (first, second)]
+    assert recalls[0] == pytest.approx(recalls[1], abs=0.03)
     # torch's own generators are left as they were found.
     before = torch.cuda.get_rng_state()
     Compressor(**SMALL, dropout=0.2, device="cuda").fit(embeddings)
