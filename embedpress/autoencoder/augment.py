@@ -30,7 +30,7 @@ def mixed(x: Tensor, partners: Tensor, mixup: float, metric: str) -> Tensor:
     """
     if not mixup:
         return x
-    y = x + mixup * torch.randn(len(x), 1) * (partners - x)
+    y = x + mixup * torch.randn(len(x), 1).to(x.device) * (partners - x)
     return F.normalize(y, dim=-1) if metric == "cosine" else y
 
 

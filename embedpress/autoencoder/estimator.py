@@ -373,14 +373,21 @@ class Compressor(HubMixin, TrainedTowers):
         progress: Progress | None,
         log: TrainingLog | None = None,
     ) -> Trainer:
+        device = torch.device(self.device)
         neighborhoods = Neighborhoods(
-            train, self.metric, seeds=SEEDS, size=NEIGHBORS, anchors=ANCHORS, queries=asking
+            train,
+            self.metric,
+            seeds=SEEDS,
+            size=NEIGHBORS,
+            anchors=ANCHORS,
+            queries=asking,
+            device=device,
         )
         return Trainer(
             neighborhoods,
             validation,
             self._trainer_options(),
-            torch.device(self.device),
+            device,
             with_latents=self.n_components is not None,
             with_codes=self.code_size is not None,
             with_reranker=self.reranker,

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import faiss
 import numpy as np
+import torch
 from numpy.typing import NDArray
+
+from embedpress.autoencoder.losses import similarity
 
 STEPS_AHEAD = 64
 """Batches whose neighbours are searched together: one large matrix product, not many."""
 
 
 Rows = NDArray[np.int64]
+Floats = NDArray[np.float32]
+CPU = torch.device("cpu")
 
 
 class Batch(NamedTuple):
@@ -50,14 +55,17 @@ class Neighborhoods:
     queries : ndarray of shape (m, d), float32, or None
         Sample queries. Every other batch is made of the neighbourhoods of some of them, with
         the queries nearest to these as anchors.
+    device : torch.device
+        Where neighbours are searched: by FAISS on the processor, elsewhere by torch.
     """
 
-    vectors: NDArray[np.float32]
+    vectors: Floats
     metric: str
     seeds: int
     size: int
     anchors: int
-    queries: NDArray[np.float32] | None = None
+    queries: Floats | None = None
+    device: torch.device = CPU
 
     @property
     def steps_per_epoch(self) -> int:
@@ -78,16 +86,19 @@ class Neighborhoods:
             for batches in kinds:
                 yield next(batches)
 
-    def _around(self, asking: NDArray[np.float32], rng: np.random.Generator) -> Iterator[Batch]:
+    def _around(self, asking: Floats, rng: np.random.Generator) -> Iterator[Batch]:
         """Batches whose seeds are rows of `asking`: the vectors themselves, or the queries."""
         asked = asking is self.queries
         size = min(self.size, len(self.vectors))
+        near = min(max(1, self.anchors // self.seeds), len(asking))
+        nearest = searcher(self.vectors, self.metric, self.device)
+        nearest_asking = searcher(asking, self.metric, self.device) if asked else nearest
         while True:
             seeds = asking[rng.integers(0, len(asking), STEPS_AHEAD * self.seeds)]
-            found = self._nearest(seeds, self.vectors, size)
+            # A line a step, its seeds' lists end to end.
+            found = nearest(seeds, size).reshape(STEPS_AHEAD, -1)
             if asked:
-                near = min(max(1, self.anchors // self.seeds), len(asking))
-                askers = self._nearest(seeds, asking, near)
+                askers = nearest_asking(seeds, near).reshape(STEPS_AHEAD, -1)
             for step, lists in enumerate(found):
                 documents, first = np.unique(lists, return_index=True)
                 anchors = (
@@ -99,9 +110,19 @@ class Neighborhoods:
                 place = first // size * size + rng.integers(0, size, len(documents))
                 yield Batch(documents, lists[place], anchors, asked)
 
-    def _nearest(
-        self, seeds: NDArray[np.float32], among: NDArray[np.float32], k: int
-    ) -> NDArray[np.int64]:
-        """The `k` rows nearest to every seed: a line a step, its seeds' lists end to end."""
-        kind = faiss.METRIC_L2 if self.metric == "l2" else faiss.METRIC_INNER_PRODUCT
-        return faiss.knn(seeds, among, k, metric=kind)[1].reshape(STEPS_AHEAD, -1)
+
+def searcher(among: Floats, metric: str, device: torch.device) -> Callable[[Floats, int], Rows]:
+    """What finds the rows of `among` nearest to vectors: (n, k), the nearest first.
+
+    Exact on every device; a GPU that waited for FAISS on the processor would stand still.
+    """
+    if device == CPU:
+        kind = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
+        return lambda asked, k: faiss.knn(asked, among, k, metric=kind)[1]
+    there = torch.from_numpy(among).to(device)
+
+    def search(asked: Floats, k: int) -> Rows:
+        scores = similarity(torch.from_numpy(asked).to(device), there, metric)
+        return scores.topk(k, dim=1).indices.cpu().numpy()
+
+    return search

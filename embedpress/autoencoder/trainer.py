@@ -297,16 +297,17 @@ def _examples(
     device: torch.device,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Endless batches: who asks, the documents, and which of these is the asker itself."""
-    vectors = torch.from_numpy(neighborhoods.vectors)
-    queries = None if neighborhoods.queries is None else torch.from_numpy(neighborhoods.queries)
+    vectors = torch.from_numpy(neighborhoods.vectors).to(device)
+    queries = neighborhoods.queries
+    sample = None if queries is None else torch.from_numpy(queries).to(device)
     for batch in neighborhoods.batches(rng):
-        asking = queries if batch.asked and queries is not None else vectors
+        asking = sample if batch.asked and sample is not None else vectors
         documents, partners = vectors[batch.documents], vectors[batch.partners]
         # A sample query is no document: none of them is its own.
         same = (batch.anchors[:, None] == batch.documents[None, :]) & (not batch.asked)
         yield (
-            asking[batch.anchors].to(device),
-            mixed(documents, partners, options.mixup, options.metric).to(device),
+            asking[batch.anchors],
+            mixed(documents, partners, options.mixup, options.metric),
             torch.from_numpy(same).to(device),
         )
 

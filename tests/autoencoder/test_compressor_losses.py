@@ -8,7 +8,7 @@ from scipy.special import softmax
 
 from embedpress.autoencoder.augment import mixed
 from embedpress.autoencoder.losses import neighbor_distillation, reconstruction, similarity
-from embedpress.autoencoder.neighbors import Neighborhoods
+from embedpress.autoencoder.neighbors import Neighborhoods, searcher
 from embedpress.autoencoder.trainer import LENGTHS, Length
 
 
@@ -60,6 +60,18 @@ def test_batches_are_the_true_neighborhoods_of_their_seeds(metric: str) -> None:
         assert set().union(*whole) == held
         for pair in zip(documents.tolist(), partners.tolist(), strict=True):
             assert any(set(pair) <= near for near in whole)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
+def test_torch_finds_the_neighbors_that_faiss_finds(metric: str) -> None:
+    rng = np.random.default_rng(0)
+    x, asked = (rng.normal(size=(n, 8)).astype(np.float32) for n in (300, 40))
+    # What has a number is another device than the processor that FAISS searches on.
+    by_faiss, by_torch = (searcher(x, metric, torch.device(d)) for d in ("cpu", "cpu:0"))
+    found = by_torch(asked, 7)
+    assert np.array_equal(found, by_faiss(asked, 7))
+    scores = similarity(torch.from_numpy(asked), torch.from_numpy(x), metric).numpy()
+    assert np.array_equal(found, np.argsort(-scores, axis=1)[:, :7])
 
 
 def test_fewer_vectors_than_a_neighborhood() -> None:
