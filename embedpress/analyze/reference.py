@@ -118,7 +118,7 @@ def mean_and_deviation(compressor: OnnxCompressor, x: Floats) -> tuple[float, fl
     stored = in_blocks(compressor.encode if compressor.code_size else compressor.transform, x)
     own = np.arange(len(x))
     truth = without_own(true_neighbors(x, x, K + 1, metric=compressor.metric), own)
-    found = without_own(search(compressor, stored, x, K + 1), own)
+    found = without_own(search(compressor, stored, x, K + 1)[0], own)
     recall = recall_at_k(found, truth)
     return float(recall.mean()), float(recall.std(ddof=1))
 

@@ -15,7 +15,7 @@ from embedpress.autoencoder.augment import corrupted
 from embedpress.autoencoder.network import Tower
 from embedpress.autoencoder.record import nested_recall
 from embedpress.autoencoder.reranker import Reranker
-from embedpress.index.candidates import candidate_scores
+from embedpress.index.candidates import candidate_scores, of_both
 from embedpress.index.hits import best_first
 
 Floats = NDArray[np.float32]
@@ -91,10 +91,12 @@ class Validation:
 
         def recall(asked: Floats) -> float:
             queries = encode_queries(tower, asked, device)
-            first = faiss.knn(queries, stored, min(FIRST_HITS, len(stored)), metric=self.kind)[1]
+            count = min(FIRST_HITS, len(stored))
+            scanned, first = faiss.knn(queries, stored, count, metric=self.kind)
             again = _in_blocks(reranker.queries, asked, device)
-            scores = candidate_scores(again, first, documents.__getitem__, l2=self.metric == "l2")
-            order = best_first(scores, self.metric)[:, : self.k]
+            l2 = self.metric == "l2"
+            reranked = candidate_scores(again, first, documents.__getitem__, l2=l2)
+            order = best_first(of_both(scanned, reranked), self.metric)[:, : self.k]
             return self._hit(np.take_along_axis(first, order, 1))
 
         found = {"recall": recall(self.queries)}

@@ -132,20 +132,23 @@ def evaluate(
     if compressor.code_size:
         say("codes")
         codes, seconds = _timed(compressor.encode, b)
-        forms["codes"] = _form(task, compressor, "codes", codes, compressor.code_size, seconds)
+        found, scanned = _search(task, compressor, "codes", codes)
+        forms["codes"] = _form(task, found, "codes", compressor.code_size, seconds)
         if isinstance(compressor, RerankingCompressor) and compressor.reranks:
             say("reranker")
-            again = reordered(compressor, codes, q, forms["codes"].found, OVERSAMPLE * k)
+            again = reordered(compressor, codes, q, found, scanned, OVERSAMPLE * k)
             forms[RERANKED] = _again(task, forms["codes"], RERANKED, again)
     if compressor.n_components:
         say("latents")
         latents, seconds = _timed(compressor.transform, b)
         size = 4 * compressor.n_components
-        forms["latents"] = _form(task, compressor, "latents", latents, size, seconds)
+        found, _ = _search(task, compressor, "latents", latents)
+        forms["latents"] = _form(task, found, "latents", size, seconds)
         nested = compressor.latent_sizes[:-1] if isinstance(compressor, NestsLatents) else ()
         for n in reversed(nested):
             beginning = np.ascontiguousarray(latents[:, :n])
-            form = _form(task, compressor, "latents", beginning, 4 * n, seconds)
+            found, _ = _search(task, compressor, "latents", beginning)
+            form = _form(task, found, "latents", 4 * n, seconds)
             row = replace(form.row, name=f"latents, first {n}")
             forms[row.name] = replace(form, row=row)
     if not forms:
@@ -219,12 +222,13 @@ def _timed(function: Callable[[Any], Any], x: Floats) -> tuple[Any, float]:
     return in_blocks(function, x), time.perf_counter() - start
 
 
-def _form(
-    task: Task, compressor: Compressor, kind: str, stored: Any, size: int, seconds: float
-) -> Form:
+def _search(task: Task, compressor: Compressor, kind: str, stored: Any) -> tuple[Ids, Floats]:
     search = search_codes if kind == "codes" else search_latents
     wanted = max(task.deepest, min(task.k * max(RERANK_FACTORS), len(task.base)))
-    found = search(compressor, stored, task.queries, wanted, num_threads=task.num_threads)
+    return search(compressor, stored, task.queries, wanted, num_threads=task.num_threads)
+
+
+def _form(task: Task, found: Ids, kind: str, size: int, seconds: float) -> Form:
     per_query = recall_at_k(found, task.truth)
     row = RecallRow(
         kind,

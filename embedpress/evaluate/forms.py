@@ -91,8 +91,10 @@ def search_latents(
     k: int,
     *,
     num_threads: int | None = None,
-) -> Ids:
-    """Nearest latents of query embeddings by brute force, -1 where there are fewer than `k`.
+) -> tuple[Ids, Floats]:
+    """Nearest latents of query embeddings by brute force, and their scores.
+
+    -1 where there are fewer than `k`.
 
     Latents may be cut to a nested size; query latents are then cut alike. They are scored by inner
     product, or by Euclidean distance for the metric "l2".
@@ -103,15 +105,20 @@ def search_latents(
         raise InputError(f"query latents are {q.shape[1]} wide and latents {latents.shape[1]}")
     q = np.ascontiguousarray(q[:, : latents.shape[1]])
     l2 = compressor.metric == "l2"
-    return nearest_in_blocks(q, [latents], k, l2=l2, num_threads=num_threads)[0]
+    return nearest_in_blocks(q, [latents], k, l2=l2, num_threads=num_threads)
 
 
 def reordered(
-    compressor: RerankingCompressor, codes: Codes, queries: Floats, found: Ids, count: int
+    compressor: RerankingCompressor,
+    codes: Codes,
+    queries: Floats,
+    found: Ids,
+    scanned: Floats,
+    count: int,
 ) -> Ids:
     """What a search of codes found, its first `count` hits reordered by the reranker."""
     rows = found[:, :count]
-    scores = reranked_scores(compressor, queries, rows, codes.__getitem__)
+    scores = reranked_scores(compressor, queries, rows, scanned[:, :count], codes.__getitem__)
     order = best_first(scores, compressor.metric)
     return np.concatenate([np.take_along_axis(rows, order, 1), found[:, count:]], axis=1)
 
@@ -123,8 +130,10 @@ def search_codes(
     k: int,
     *,
     num_threads: int | None = None,
-) -> Ids:
-    """Nearest codes of query embeddings by brute force, -1 where there are fewer than `k`.
+) -> tuple[Ids, Floats]:
+    """Nearest codes of query embeddings by brute force, and their scores.
+
+    -1 where there are fewer than `k`.
 
     Scored by inner product, or by Euclidean distance for the metric "l2": with the compressor's
     `reconstruct_codes` where it has one, else by FAISS's scan of a product quantizer.
@@ -138,13 +147,13 @@ def search_codes(
             for s in range(0, len(codes), BLOCK_ROWS):
                 yield reconstruct(codes[s : s + BLOCK_ROWS])
 
-        return nearest_in_blocks(q, blocks(), k, l2=l2, num_threads=num_threads)[0]
+        return nearest_in_blocks(q, blocks(), k, l2=l2, num_threads=num_threads)
     return _scan(compressor.codebooks(), codes, q, k, l2=l2, num_threads=num_threads)
 
 
 def _scan(
     books: Floats, codes: Codes, queries: Floats, k: int, *, l2: bool, num_threads: int | None
-) -> Ids:
+) -> tuple[Ids, Floats]:
     import faiss
 
     size, entries, width = books.shape
@@ -159,5 +168,5 @@ def _scan(
     index.is_trained = True
     index.add_sa_codes(np.ascontiguousarray(codes))
     with faiss_threads(num_threads):
-        ids = index.search(np.ascontiguousarray(queries, np.float32), k)[1]
-    return np.asarray(ids, np.int64)
+        scores, ids = index.search(np.ascontiguousarray(queries, np.float32), k)
+    return np.asarray(ids, np.int64), scores

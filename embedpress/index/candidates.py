@@ -14,6 +14,9 @@ Codes = NDArray[np.uint8]
 
 OVERSAMPLE = 5
 """Hits for one that is wanted which a reranker looks at: among more of them it finds no more."""
+RERANKER_WEIGHT = 0.8
+"""Of a reranker's score, the rest being the scan's. What a reranker learnt by heart of the vectors
+it was trained on misleads it on others, and the plainer score holds against that."""
 _BLOCK = 64 << 20
 """Bytes of candidates that are compared at once."""
 
@@ -74,9 +77,10 @@ def reranked_scores(
     compressor: RerankingCompressor,
     embeddings: Floats,
     rows: Ints,
+    scanned: Floats,
     codes_of: Callable[[Ints], Codes],
 ) -> Floats:
-    """Scores of candidates by the compressor's reranker, from their codes alone.
+    """Scores of candidates by the compressor's reranker and the scan, from their codes alone.
 
     Parameters
     ----------
@@ -84,6 +88,8 @@ def reranked_scores(
         With a reranker, see :class:`embedpress.autoencoder.reranker.Reranker`.
     embeddings : ndarray of shape (n_queries, d), float32
     rows : ndarray of shape (n_queries, n), int64
+    scanned : ndarray of shape (n_queries, n), float32
+        The scan's scores.
     codes_of : callable
         Gives the codes (m, code_size) of rows (m,).
 
@@ -92,9 +98,15 @@ def reranked_scores(
     ndarray of shape (n_queries, n), float32
         As :func:`candidate_scores` gives them.
     """
-    return candidate_scores(
+    again = candidate_scores(
         compressor.rerank_queries(embeddings),
         rows,
         lambda wanted: compressor.rerank_documents(codes_of(wanted)),
         l2=compressor.metric == "l2",
     )
+    return of_both(scanned, again)
+
+
+def of_both(scanned: Floats, reranked: Floats) -> Floats:
+    """One score of a scan's and a reranker's, which are on the same scale where they start."""
+    return RERANKER_WEIGHT * reranked + (1 - RERANKER_WEIGHT) * scanned

@@ -43,9 +43,10 @@ _ATTEMPTS = 5
 
 
 class _Reranker(NamedTuple):
-    """Scores (n_queries, n) of embeddings' candidate rows, by default so many times `k`."""
+    """Scores (n_queries, n) of embeddings' candidate rows and their scores in the scan, by default
+    of so many times `k`."""
 
-    scores: Callable[[Floats, Ints], Floats]
+    scores: Callable[[Floats, Ints, Floats], Floats]
     oversample: int
 
 
@@ -195,7 +196,7 @@ class SearchIndex:
         with faiss_threads(self.num_threads):
             scores, rows = self._scan(asked, wanted, selection, nprobe)
         if reranker is not None:
-            scores = reranker.scores(embeddings, rows)
+            scores = reranker.scores(embeddings, rows, scores)
             order = best_first(scores, self.manifest.metric)
             rows, scores = np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1)
         return padded(rows, scores, k, self.manifest.metric)
@@ -287,8 +288,8 @@ class SearchIndex:
         if rerank is False:
             return None
         if self.rerank_tier is not None:
-            by_tier = partial(self.rerank_tier.scores, metric=self.manifest.metric)
-            return _Reranker(by_tier, _OVERSAMPLE)
+            tier, metric = self.rerank_tier, self.manifest.metric
+            return _Reranker(lambda x, rows, _: tier.scores(x, rows, metric), _OVERSAMPLE)
         if self.reranks:
             by_codes = partial(reranked_scores, self.compressor, codes_of=self._codes)
             return _Reranker(by_codes, OVERSAMPLE)

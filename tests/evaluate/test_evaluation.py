@@ -40,7 +40,7 @@ def test_codes_are_scored_by_what_they_restore(base, queries, compressor):
     truth = true_neighbors(queries, base, 10, metric="ip")
     restored = compressor.decode(compressor.encode(base))
     by_hand = true_neighbors(queries, restored, 10, metric="ip")
-    found = search_codes(compressor, compressor.encode(base), queries, 10)
+    found, _ = search_codes(compressor, compressor.encode(base), queries, 10)
     assert recall_at_k(found, by_hand).mean() > 0.995
     assert recall_at_k(found, truth).mean() == pytest.approx(
         recall_at_k(by_hand, truth).mean(), abs=0.01
@@ -53,12 +53,12 @@ def test_both_ways_to_score_codes_agree(base, queries, metric, monkeypatch):
     own = Reconstructing(base, metric=metric)
     monkeypatch.setattr(forms, "BLOCK_ROWS", 100)
     codes = scan.encode(base)
-    a, b = (search_codes(c, codes, queries, 10) for c in (scan, own))
+    a, b = (search_codes(c, codes, queries, 10)[0] for c in (scan, own))
     assert recall_at_k(a, b).mean() > 0.995
 
 
 def test_latents_are_searched_by_the_metric(base, queries, compressor):
-    found = search_latents(compressor, compressor.transform(base), queries, 5)
+    found, _ = search_latents(compressor, compressor.transform(base), queries, 5)
     by_hand = true_neighbors(
         compressor.transform(queries), compressor.transform(base), 5, metric="ip"
     )
@@ -91,7 +91,7 @@ def test_codebooks_of_another_compressor_are_refused(base, queries, compressor):
 
 def test_the_figures_are_those_of_the_parts(base, queries, compressor, measured):
     truth = true_neighbors(queries, base, 10, metric="ip")
-    found = search_codes(compressor, compressor.encode(base), queries, 10)
+    found, _ = search_codes(compressor, compressor.encode(base), queries, 10)
     codes = measured.row("codes")
     assert codes.recall == pytest.approx(recall_at_k(found, truth).mean(), abs=0.005)
     assert codes.low < codes.recall < codes.high
@@ -107,7 +107,7 @@ def test_recall_at_other_depths(base, queries, compressor, measured):
     assert {one.k for one in measured.depths} == {1, 10, 100}
     assert {one.recall for one in measured.depths if one.name == "embeddings"} == {1.0}
     truth = true_neighbors(queries, base, 100, metric="ip")
-    found = search_latents(compressor, compressor.transform(base), queries, 100)
+    found, _ = search_latents(compressor, compressor.transform(base), queries, 100)
     for k in (1, 10, 100):
         one = next(o for o in measured.depths if (o.name, o.k) == ("latents", k))
         assert one.recall == pytest.approx(recall_at_k(found, truth[:, :k]).mean())

@@ -55,16 +55,16 @@ def folders(
 def by_hand(
     index: SearchIndex, model: OnnxCompressor, base: np.ndarray, queries: np.ndarray, **options: Any
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The first hits of the scan, ordered by the reranker's scores."""
-    first = index.search(queries, K * OVERSAMPLE, rerank=False, **options).rows
+    """The first hits of the scan, by four parts of the reranker's score and one of the scan's."""
+    first = index.search(queries, K * OVERSAMPLE, rerank=False, **options)
     documents = model.rerank_documents(model.encode(base)).astype(np.float64)
     asked = model.rerank_queries(queries).astype(np.float64)
     rows, scores = [], []
-    for query, hits in zip(asked, first, strict=True):
-        found = hits[hits >= 0]
+    for query, (found, scanned) in zip(asked, first.lines(), strict=True):
         value = documents[found] @ query
         if model.metric == "l2":
             value = np.square(documents[found] - query).sum(axis=1)
+        value = (4 * value + scanned) / 5
         order = np.argsort(value if model.metric == "l2" else -value)[:K]
         missing = (0, K - len(order))
         rows.append(np.pad(found[order], missing, constant_values=-1))
