@@ -98,9 +98,12 @@ def recall_table(rows: Rows) -> list[str]:
 def method_cells(runs: Rows, *, judged: bool) -> list[str]:
     """All cells of a line but the first: means over the seeds, recall with its deviation.
 
-    Seconds and speeds are the processor's: runs trained elsewhere are left out of them.
+    Seconds and speeds are the processor's: runs trained elsewhere are left out of them, but for
+    `timed`, which holds those of the same training there.
     """
-    timed = [run for run in runs if run.get("device", CPU) == CPU]
+    timed = [
+        run.get("timed", run) for run in runs if "timed" in run or run.get("device", CPU) == CPU
+    ]
 
     def mean(key: str, form: str, *, spread: bool = False, among: Rows = runs) -> str:
         values = [run[key] for run in among if key in run]

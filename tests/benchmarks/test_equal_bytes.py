@@ -102,6 +102,8 @@ def test_seconds_are_those_of_the_processor() -> None:
     assert cells[1].startswith("0.600")
     assert "30 s" in cells
     assert method_cells([there], judged=False)[3:5] == ["–", "–"]
+    timed = {"train_seconds": 20.0, "encode_per_second": 7.0}
+    assert method_cells([{**there, "timed": timed}], judged=False)[3:5] == ["20 s", "7"]
 
 
 def test_the_page_holds_every_size_and_the_readme_three(
