@@ -59,6 +59,8 @@ PAGE_HEAD = """\
 Measured by `equal_bytes.py` and written by `tables.py`; the README says what the columns are.
 Several trainings of ours are a mean with its deviation. Seconds and rates are those of two shared
 processor cores: of trainings on a GPU (`equal_bytes.py --device cuda`) none are given.
+"By the reranker alone": measured before the scan's score had a share in the order of the first hits,
+and not again since.
 """
 SCALES = {"60 thousand": 60_000, "1 million": 10**6, "100 million": 10**8}
 NONE = "–"
@@ -116,6 +118,8 @@ def method_cells(runs: Rows, *, judged: bool) -> list[str]:
     alone = method.endswith(SCAN)
     name = NAMES[method.removesuffix(SCAN)]
     name = f"{name}, scan alone" if alone else f"**{name}**" if method in ALL_OURS else name
+    if not alone and any(run.get("reranker_weight") == 1 for run in runs):
+        name += ", by the reranker alone"
     if len(runs) > 1:
         name += f", {len(runs)} seeds"
     model = [run["model_bytes"] for run in runs if "model_bytes" in run]

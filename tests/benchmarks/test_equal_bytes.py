@@ -106,6 +106,16 @@ def test_seconds_are_those_of_the_processor() -> None:
     assert method_cells([{**there, "timed": timed}], judged=False)[3:5] == ["20 s", "7"]
 
 
+def test_a_line_says_where_the_reranker_alone_gave_the_order() -> None:
+    from tables import recall_table
+
+    before = {**row("embedpress", 8, 0.5), "reranker_weight": 1.0, "scan": {"unseen": 0.4}}
+    lines = recall_table([before, row("embedpress", 16, 0.5)])[2:]
+    told = ["by the reranker alone" in line for line in lines]
+    assert told == [line.startswith("| 8 | **") for line in lines]
+    assert sum(told) == 1
+
+
 def test_the_page_holds_every_size_and_the_readme_three(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
