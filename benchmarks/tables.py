@@ -59,8 +59,8 @@ PAGE_HEAD = """\
 Measured by `equal_bytes.py` and written by `tables.py`; the README says what the columns are.
 Several trainings of ours are a mean with its deviation. Seconds and rates are those of two shared
 processor cores: of trainings on a GPU (`equal_bytes.py --device cuda`) none are given.
-"By the reranker alone": measured before the scan's score had a share in the order of the first hits,
-and not again since.
+"By the reranker alone": measured before the scan's score had a share in the order of the first
+hits, and not again since.
 """
 SCALES = {"60 thousand": 60_000, "1 million": 10**6, "100 million": 10**8}
 NONE = "–"
