@@ -14,7 +14,7 @@ WEIGHT_DECAY = 0.6
 
 
 class Reranker(nn.Module):
-    """Two networks whose inner product orders the first hits of a scan of codes.
+    """Two networks whose inner product, with the scan's own score, orders the first hits of codes.
 
     A scan scores a code as a sum of one table entry a byte. Here the codewords' sum passes
     a network of its own first, so that a byte can mean different things beside others, and costs
