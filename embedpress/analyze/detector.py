@@ -26,6 +26,8 @@ WEIGHTS = {"distance": 1.0, "density": 0.5, "reconstruction": 0.1}
 mixtures of ``benchmarks/outliers.py`` than are reported."""
 SCORES = ("combined", *WEIGHTS)
 BLOCK = 8192
+ROUNDING = 1e-6
+"""Of a threshold, by which a score of float32 may differ in another batch: it makes no outlier."""
 
 Floats = NDArray[np.float32]
 Scores = NDArray[np.float64]
@@ -173,11 +175,12 @@ class OutlierDetector(BaseEstimator):  # type: ignore[misc]
         self.scores_ = self._combined(raw)
         self.decision_scores_ = self.scores_[self.score]
         if self.false_positive_rate is None:
-            self.threshold_ = contamination_threshold(self.decision_scores_, self.contamination)
+            threshold = contamination_threshold(self.decision_scores_, self.contamination)
         else:
-            self.threshold_ = false_positive_threshold(
+            threshold = false_positive_threshold(
                 self.decision_scores_[aside], self.false_positive_rate
             )
+        self.threshold_ = threshold + ROUNDING * abs(threshold)
         self.labels_ = (self.decision_scores_ > self.threshold_).astype(np.int64)
         return self
 

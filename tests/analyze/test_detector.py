@@ -184,6 +184,8 @@ def test_few_and_equal_vectors(fitted: Callable[..., Compressor]) -> None:
     detector = OutlierDetector(fitted()).fit(same)
     assert detector.labels_.sum() == 0
     assert detector.predict(x).tolist() == [0, 1]
+    # In whatever batch, and however it is rounded there.
+    assert not any(detector.predict(same[:n]).any() for n in range(1, 31))
     with pytest.raises(InputError, match="at least 2"):
         OutlierDetector(fitted()).fit(x[:1])
 
