@@ -27,7 +27,7 @@ mixtures of ``benchmarks/outliers.py`` than are reported."""
 SCORES = ("combined", *WEIGHTS)
 BLOCK = 8192
 ROUNDING = 1e-6
-"""Of a threshold, by which a score of float32 may differ in another batch: it makes no outlier."""
+"""The share by which what is computed in float32 may differ in another batch."""
 
 Floats = NDArray[np.float32]
 Scores = NDArray[np.float64]
@@ -180,6 +180,7 @@ class OutlierDetector(BaseEstimator):  # type: ignore[misc]
             threshold = false_positive_threshold(
                 self.decision_scores_[aside], self.false_positive_rate
             )
+        # A known vector whose score is rounded otherwise in another batch is still no outlier.
         self.threshold_ = threshold + ROUNDING * abs(threshold)
         self.labels_ = (self.decision_scores_ > self.threshold_).astype(np.int64)
         return self
@@ -308,7 +309,11 @@ class OutlierDetector(BaseEstimator):  # type: ignore[misc]
 
     def _placed(self, x: Floats, latents: Floats, restored: Floats) -> _Points:
         if self.compressor_.metric == "cosine":
-            return _Points(_unit(x), restored, _unit(latents - self._centre))
+            away = latents - self._centre
+            # What rounding alone leaves of equal latents has no direction.
+            nothing = ROUNDING * np.linalg.norm(self._centre)
+            away[np.linalg.norm(away, axis=1) <= nothing] = 0
+            return _Points(_unit(x), restored, _unit(away))
         return _Points(x, restored, latents)
 
     def _raw(self, x: Floats, own: NDArray[np.int64]) -> dict[str, Scores]:
