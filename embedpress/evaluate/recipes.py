@@ -98,7 +98,13 @@ def recipes(kind: str, n_bytes: int, dim: int, metric: str) -> list[Recipe]:
     if kind == "rq":
         return [Recipe(f"RQ{n_bytes}", "rq", dim, books=n_bytes)] if n_bytes <= dim else []
     if kind == "prq":
-        return _split("PRQ", "rq", [m for m in (2, 4, 8) if m < n_bytes], n_bytes, dim)
+        even, thirds = (
+            _split("PRQ", "rq", [m for m in books if m < n_bytes], n_bytes, dim)
+            for books in ((2, 4, 8), (3, 6))
+        )
+        # Where slices of even codebooks would have to be padded, those of threes may not.
+        padded = all(form.rotate != "no" for form in even)
+        return (padded and [form for form in thirds if form.rotate == "no"]) or even
     if kind == "lsq" and n_bytes <= LSQ_BOOKS:
         return [Recipe(f"LSQ{n_bytes}", "lsq", dim, books=n_bytes)] if n_bytes <= dim else []
     if kind == "lsq":

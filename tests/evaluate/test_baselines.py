@@ -71,6 +71,9 @@ def test_additive_quantizers_at_every_size():
 
     assert labels("prq", 32, 384) == ["PRQ16x2", "PRQ8x4", "PRQ4x8"]
     assert labels("prq", 8, 384) == ["PRQ4x2", "PRQ2x4"]
+    assert labels("prq", 48, 2048) == ["PRQ16x3", "PRQ8x6"]
+    assert labels("prq", 48, 384) == ["PRQ24x2", "PRQ12x4", "PRQ6x8"]
+    assert labels("prq", 14, 31) == ["PRQ7x2"]
     assert labels("prq", 2, 384) == []
     assert labels("lsq", 8, 384) == ["LSQ8"]
     assert labels("lsq", 48, 384) == ["PLSQ6x8"]
