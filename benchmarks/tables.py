@@ -58,7 +58,8 @@ PAGE_HEAD = """\
 
 Measured by `equal_bytes.py` and written by `tables.py`; the README says what the columns are.
 Several trainings of ours are a mean with its deviation. Seconds and rates are those of two shared
-processor cores: of trainings on a GPU (`equal_bytes.py --device cuda`) none are given.
+processor cores; where a training was made on a GPU, those of an earlier one on the processor or
+none.
 "By the reranker alone": measured before the scan's score had a share in the order of the first
 hits, and not again since.
 """

@@ -104,7 +104,8 @@ def recipes(kind: str, n_bytes: int, dim: int, metric: str) -> list[Recipe]:
         )
         # Where slices of even codebooks would have to be padded, those of threes may not.
         padded = all(form.rotate != "no" for form in even)
-        return (padded and [form for form in thirds if form.rotate == "no"]) or even
+        unpadded = [form for form in thirds if form.rotate == "no"]
+        return unpadded if padded and unpadded else even
     if kind == "lsq" and n_bytes <= LSQ_BOOKS:
         return [Recipe(f"LSQ{n_bytes}", "lsq", dim, books=n_bytes)] if n_bytes <= dim else []
     if kind == "lsq":
